@@ -1,0 +1,79 @@
+//! Every limit, with its unit, its default and why it is that.
+
+use std::time::Duration;
+
+/// The bounds within which a session, a worker and the ledger keep.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Rows that one effect statement may touch. Chosen: ten times the design's bulk case, so
+    /// that a forgotten WHERE on a large table stops before it schedules everything.
+    pub effect_rows_max: usize,
+    /// Memory of one statement in bytes. Chosen: leaves room for several on a small machine.
+    pub statement_memory_bytes: usize,
+    /// Disk that sorts and joins may spill to, in bytes, for the whole process.
+    pub spill_bytes_max: u64,
+    /// How often a commit is decided again after another process was first. Chosen: with
+    /// jittered pauses, far more than contending processes on one store were seen to need.
+    pub commit_retries_max: u32,
+    /// How often UPDATE, DELETE or a merge is planned again when rows changed under it.
+    pub write_retries_max: u32,
+    /// Proposals that one commit may hold (group commit). Bounds the size of a ledger file and
+    /// the time that the last proposal waits.
+    pub commit_proposals_max: usize,
+    /// Commits after which a checkpoint is written. Chosen: replay of so many small commits
+    /// stays below a second on a local disk.
+    pub checkpoint_commits: u64,
+    /// Bytes of ledger files after which a checkpoint is written.
+    pub checkpoint_bytes: u64,
+    /// How long a ledger file that `history/` already holds is kept for slow readers.
+    pub ledger_grace: Duration,
+    /// Runs of a source table that start a merge of its small ones.
+    pub merge_runs: usize,
+    /// Rows below which a run counts as small.
+    pub small_run_rows: u64,
+    /// A lease without `ttl =>`, and of every running job.
+    pub lease: Duration,
+    /// The longest lease that may be asked for.
+    pub lease_max: Duration,
+    /// Crashes of one job that do not use up an attempt; each further one does.
+    pub crashes_max: u16,
+    /// Bytes of one file that `read_text` and the `content` column read.
+    pub file_bytes_max: u64,
+    /// Files that one `list_files` call lists.
+    pub list_files_max: usize,
+    /// Bytes of one line that a command may answer.
+    pub answer_line_bytes_max: usize,
+    /// Bytes of log kept of one attempt; the rest is counted and dropped.
+    pub log_bytes_max: u64,
+    /// How long a command has to end after it was asked to, before it is killed.
+    pub kill_grace: Duration,
+    /// How long a statement may run.
+    pub statement_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            effect_rows_max: 10_000_000,
+            statement_memory_bytes: 8 << 30,
+            spill_bytes_max: 20 << 30,
+            commit_retries_max: 100,
+            write_retries_max: 10,
+            commit_proposals_max: 4096,
+            checkpoint_commits: 512,
+            checkpoint_bytes: 256 << 20,
+            ledger_grace: Duration::from_secs(600),
+            merge_runs: 16,
+            small_run_rows: 100_000,
+            lease: Duration::from_secs(60),
+            lease_max: Duration::from_secs(7 * 24 * 3600),
+            crashes_max: 5,
+            file_bytes_max: 64 << 20,
+            list_files_max: 10_000_000,
+            answer_line_bytes_max: 16 << 20,
+            log_bytes_max: 16 << 20,
+            kill_grace: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(3600),
+        }
+    }
+}

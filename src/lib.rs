@@ -1,0 +1,11 @@
+//! Sluicegate: select sources with plain SQL, see what would happen, schedule the transformation
+//! jobs, and be certain that no source is processed twice at once.
+//!
+//! The layers, each of which may use only those before it: [`error`] [`id`] [`time`] [`config`],
+//! then `model`, `ledger`, `functions`, `tables`, `session`, `worker`, `repl`, `engine`, `cli`.
+//! `src/ARCHITECTURE.md` describes how data flows through them.
+
+pub mod config;
+pub mod error;
+pub mod id;
+pub mod time;
