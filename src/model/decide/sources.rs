@@ -1,0 +1,295 @@
+//! Changes of the sources themselves: INSERT, REPLACE, UPDATE, DELETE, merges, write-back.
+//!
+//! The rows are in a Parquet file already, durable but not yet named by any event.
+
+use std::sync::Arc;
+
+use crate::error::{Code, Error, Result};
+use crate::id::{RunId, Slot, TableId, Version};
+use crate::model::draft::Draft;
+use crate::model::event::{Event, RowRef, SourceRef};
+use crate::model::jobs::Liveness;
+use crate::model::keys::Key;
+use crate::model::sources::{INITIAL_STATUS, SourceTable};
+
+/// A Parquet file that is to join a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRun {
+    /// Its path in the store.
+    pub path: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// What happens to a key that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteMode {
+    /// INSERT: the statement fails.
+    Insert,
+    /// REPLACE INTO: the row is replaced.
+    Replace,
+}
+
+/// A row that UPDATE or DELETE has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangedRow {
+    /// The source.
+    pub slot: Slot,
+    /// Its version when the statement read it.
+    pub version: Version,
+}
+
+impl Draft<'_> {
+    /// The source table of that name.
+    pub(in crate::model) fn source_table(&self, name: &str) -> Result<&Arc<SourceTable>> {
+        self.state.table(name).ok_or_else(|| {
+            let names: Vec<&str> = self.state.table_ids.keys().map(AsRef::as_ref).collect();
+            Error::new(
+                Code::UnknownObject,
+                format!("source table \"{name}\" does not exist"),
+            )
+            .with_hint(match names.is_empty() {
+                true => "Make one with CREATE TABLE ... PRIMARY KEY.".to_owned(),
+                false => format!("Source tables of this store: {}.", names.join(", ")),
+            })
+        })
+    }
+
+    fn add_run(&mut self, table: TableId, run: &NewRun) -> Result<RunId> {
+        let id = self
+            .state
+            .tables
+            .get(&table)
+            .map(|table| table.next_run)
+            .unwrap_or_default();
+        self.emit(&Event::RunAdded {
+            table,
+            run: id,
+            path: &run.path,
+            rows: run.rows,
+            bytes: run.bytes,
+        })?;
+        Ok(id)
+    }
+
+    /// Lets a run of worker-written columns join a table; `complete_job` links its rows.
+    ///
+    /// # Errors
+    /// `SG9001 bug`.
+    pub fn add_result_run(&mut self, table: TableId, run: &NewRun) -> Result<RunId> {
+        self.add_run(table, run)
+    }
+
+    /// Inserts or replaces the rows of a run.
+    ///
+    /// # Arguments
+    /// `rows`: per row of the run, in file order, its key and the status that was given.
+    ///
+    /// # Errors
+    /// `SG3001 duplicate-key`, `SG3003 row-locked`.
+    pub fn write_rows<'k>(
+        &mut self,
+        table: &str,
+        run: &NewRun,
+        mode: WriteMode,
+        rows: impl Iterator<Item = (Key<'k>, Option<&'k str>)>,
+    ) -> Result<()> {
+        let table = self.source_table(table)?.id;
+        let run = self.add_run(table, run)?;
+        for (row, (key, status)) in rows.enumerate() {
+            let row = RowRef {
+                run,
+                row: u32::try_from(row).unwrap_or(u32::MAX),
+            };
+            self.write_row(table, key, row, status, mode)?;
+        }
+        Ok(())
+    }
+
+    fn write_row(
+        &mut self,
+        table: TableId,
+        key: Key<'_>,
+        row: RowRef,
+        status: Option<&str>,
+        mode: WriteMode,
+    ) -> Result<()> {
+        let Some(found) = self.state.tables.get(&table) else {
+            return Err(Error::bug("a table went away while it was written"));
+        };
+        let slot = found.keys.find(key);
+        let source = slot.and_then(|slot| Some((slot, found.source(slot)?)));
+        let Some((slot, source)) = source else {
+            let slot = slot.unwrap_or(Slot(found.keys.len()));
+            let source = SourceRef { table, slot, key };
+            let status = status.unwrap_or(INITIAL_STATUS);
+            return self.emit(&Event::SourceInserted {
+                source,
+                row,
+                status,
+            });
+        };
+        if mode == WriteMode::Insert {
+            return Err(Error::new(
+                Code::DuplicateKey,
+                format!("source table \"{}\" already has key \"{key}\"", found.name),
+            )
+            .with_detail("Nothing was inserted.")
+            .with_hint("Leave the key out, or use REPLACE INTO to replace the row."));
+        }
+        if let Some(holder) = self.holder(found, slot, source) {
+            return Err(row_locked(found, key, &holder.reason));
+        }
+        let changes_status =
+            status.is_some_and(|status| found.status_name(source.status) != status);
+        let source = SourceRef { table, slot, key };
+        self.emit(&Event::SourceUpdated { source, row })?;
+        match status {
+            Some(status) if changes_status => self.emit(&Event::StatusSet { source, status }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Gives sources the rows of a run.
+    ///
+    /// # Arguments
+    /// `rows`: per row of the run, in file order, the source as the statement read it.
+    ///
+    /// # Errors
+    /// `SG3003 row-locked`. `SG3004 write-conflict`: a source changed since it was read; read
+    /// again and retry.
+    pub fn update_rows(&mut self, table: &str, run: &NewRun, rows: &[ChangedRow]) -> Result<()> {
+        let table = Arc::clone(self.source_table(table)?);
+        let run = self.add_run(table.id, run)?;
+        for (row, changed) in rows.iter().enumerate() {
+            let row = RowRef {
+                run,
+                row: u32::try_from(row).unwrap_or(u32::MAX),
+            };
+            let source = self.changeable(&table, *changed)?;
+            self.emit(&Event::SourceUpdated { source, row })?;
+        }
+        Ok(())
+    }
+
+    /// Deletes sources.
+    ///
+    /// # Errors
+    /// `SG3003 row-locked`, `SG3004 write-conflict`. `SG3005 row-in-use`: it has a live job.
+    pub fn delete_rows(&mut self, table: &str, rows: &[ChangedRow]) -> Result<()> {
+        let table = Arc::clone(self.source_table(table)?);
+        for changed in rows {
+            let source = self.changeable(&table, *changed)?;
+            let live = table
+                .source(changed.slot)
+                .and_then(|source| source.live_job.some());
+            if let Some(job) = live {
+                return Err(Error::new(
+                    Code::RowInUse,
+                    format!(
+                        "source \"{}\" of table \"{}\" has a live job",
+                        source.key, table.name
+                    ),
+                )
+                .with_detail(format!("Job {job} waits for it. Nothing was deleted."))
+                .with_hint("Cancel the job first, or add AND live_job_id IS NULL to the WHERE."));
+            }
+            self.emit(&Event::SourceDeleted { source })?;
+        }
+        Ok(())
+    }
+
+    fn changeable<'t>(&self, table: &'t SourceTable, row: ChangedRow) -> Result<SourceRef<'t>> {
+        let conflict = || {
+            Error::new(
+                Code::WriteConflict,
+                format!("table \"{}\" changed while the statement ran", table.name),
+            )
+            .with_detail("Nothing was changed.")
+            .with_hint("Run the statement again.")
+        };
+        let now = self.state.tables.get(&table.id).ok_or_else(conflict)?;
+        let source = now.source(row.slot).ok_or_else(conflict)?;
+        let key = table.keys.get(row.slot).ok_or_else(conflict)?;
+        if let Some(holder) = self.holder(now, row.slot, source) {
+            return Err(row_locked(table, key, &holder.reason));
+        }
+        if source.version != row.version {
+            return Err(conflict());
+        }
+        Ok(SourceRef {
+            table: table.id,
+            slot: row.slot,
+            key,
+        })
+    }
+
+    /// Replaces runs by one that holds their live rows, in the order of run and row.
+    ///
+    /// # Arguments
+    /// `read_at`: the version at which the live rows were read.
+    ///
+    /// # Errors
+    /// `SG3004 write-conflict`: a row of the old runs changed since; merge again later.
+    pub fn merge_runs(
+        &mut self,
+        table: TableId,
+        old: &[RunId],
+        new: &NewRun,
+        read_at: Version,
+    ) -> Result<()> {
+        let changed = match self.state.tables.get(&table) {
+            Some(table) => old.iter().any(|id| {
+                table
+                    .runs
+                    .get(id)
+                    .is_none_or(|run| run.changed_at > read_at)
+            }),
+            None => true,
+        };
+        if changed {
+            return Err(Error::new(
+                Code::WriteConflict,
+                "the runs changed while they were merged",
+            ));
+        }
+        let run = self
+            .state
+            .tables
+            .get(&table)
+            .map(|t| t.next_run)
+            .unwrap_or_default();
+        let ids: Vec<u32> = old.iter().map(|id| id.0).collect();
+        let merged = serde_json::to_string(&ids)
+            .map_err(|error| Error::bug("run ids cannot be written").with_source(error))?;
+        self.emit(&Event::RunsMerged {
+            table,
+            run,
+            path: &new.path,
+            rows: new.rows,
+            bytes: new.bytes,
+            merged: &merged,
+        })
+    }
+
+    /// The live jobs of a table, for DROP.
+    pub(in crate::model) fn live_jobs_of(&self, table: TableId) -> Vec<crate::id::JobId> {
+        let jobs = self.state.jobs.iter().enumerate();
+        jobs.filter(|(_, job)| job.table == table && job.state.liveness() == Liveness::Live)
+            .map(|(index, _)| crate::id::JobId(index as u64 + 1))
+            .collect()
+    }
+}
+
+fn row_locked(table: &SourceTable, key: Key<'_>, reason: &str) -> Error {
+    Error::new(
+        Code::RowLocked,
+        format!("source \"{key}\" of table \"{}\" is locked", table.name),
+    )
+    .with_detail(format!(
+        "It cannot be changed: {reason}. Nothing was changed."
+    ))
+    .with_hint("Wait for it, or add AND NOT locked to the WHERE.")
+}

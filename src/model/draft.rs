@@ -1,0 +1,146 @@
+//! A commit in the making: a state that is one's own, and the events that led to it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+
+use crate::config::Limits;
+use crate::error::{Error, Result};
+use crate::id::{BatchId, Version};
+use crate::model::apply::apply;
+use crate::model::columns::EventsBuilder;
+use crate::model::event::{Event, Origin};
+use crate::model::rules::Violation;
+use crate::model::state::State;
+use crate::time::Timestamp;
+
+/// Who runs a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// The user or worker.
+    pub actor: Arc<str>,
+    /// The statement.
+    pub statement_id: Arc<str>,
+}
+
+/// The decisions of one statement on top of a state. Throw it away to undo them.
+///
+/// The commands are methods, see [`crate::model::decide`].
+#[derive(Debug)]
+pub struct Draft<'l> {
+    pub(in crate::model) state: State,
+    pub(in crate::model) limits: &'l Limits,
+    pub(in crate::model) author: Author,
+    pub(in crate::model) at: Timestamp,
+    pub(in crate::model) version: Version,
+    pub(in crate::model) batches: HashMap<Option<Arc<str>>, BatchId>,
+    events: EventsBuilder,
+}
+
+/// What a draft led to.
+#[derive(Debug)]
+pub struct Drafted {
+    /// The state after it.
+    pub state: State,
+    /// Its events in the columns of [`crate::model::columns::schema`]; no rows, nothing happened.
+    pub events: RecordBatch,
+}
+
+impl<'l> Draft<'l> {
+    /// Begins on top of `state`, for the commit `version`, which may hold other drafts too.
+    ///
+    /// # Arguments
+    /// `now` is raised to the time of `state` where it is earlier: time never runs back.
+    pub fn new(
+        state: State,
+        version: Version,
+        now: Timestamp,
+        author: Author,
+        limits: &'l Limits,
+    ) -> Self {
+        let at = now.max(state.at);
+        let events = EventsBuilder::default();
+        Self {
+            state,
+            limits,
+            author,
+            at,
+            version,
+            batches: HashMap::new(),
+            events,
+        }
+    }
+
+    /// The state as it is with all decisions so far.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The time of the commit.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Who decides.
+    pub fn actor(&self) -> &Arc<str> {
+        &self.author.actor
+    }
+
+    /// Whether anything happened.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Notes the statement itself, so that `statements` shows it. Call it once, last.
+    ///
+    /// # Errors
+    /// `SG9001 bug`.
+    pub fn note_statement(
+        &mut self,
+        sql: &str,
+        idempotency_key: Option<&str>,
+        summary: &str,
+    ) -> Result<()> {
+        self.emit(&Event::StatementCommitted {
+            sql,
+            idempotency_key,
+            summary,
+        })
+    }
+
+    /// Ends the draft.
+    ///
+    /// # Errors
+    /// `SG9001 bug`.
+    pub fn finish(mut self) -> Result<Drafted> {
+        let events = self
+            .events
+            .finish()
+            .map_err(|error| Error::bug("events do not fit their columns").with_source(error))?;
+        Ok(Drafted {
+            state: self.state,
+            events,
+        })
+    }
+
+    /// Folds an event in and keeps it. Every rule is checked here.
+    pub(in crate::model) fn emit(&mut self, event: &Event<'_>) -> Result<()> {
+        let origin = Origin {
+            actor: &self.author.actor,
+            statement_id: &self.author.statement_id,
+            at: self.at,
+        };
+        self.events.push(self.version, origin, event, &self.state);
+        apply(&mut self.state, self.version, origin, event).map_err(broken)
+    }
+}
+
+fn broken(violation: Violation) -> Error {
+    Error::bug(format!(
+        "a decision breaks the rule \"{}\"",
+        violation.rule.text()
+    ))
+    .with_detail(format!("{}.", violation.what))
+    .with_source(violation)
+}

@@ -1,0 +1,157 @@
+//! The waiting jobs of one transform in the order in which they are claimed.
+//!
+//! Jobs that were scheduled together have ascending ids and mostly one priority and one time, so
+//! the queue holds ranges of ids: a million jobs of one statement are one entry. Taking a job out
+//! of the middle splits its range.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::id::JobId;
+use crate::time::Timestamp;
+
+/// The place of a job in the order: higher priority first, then earlier, then older.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    priority: Reverse<i16>,
+    run_at: Timestamp,
+    first: JobId,
+}
+
+/// Waiting jobs in claim order.
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    /// From the first id of a range to the id after its last.
+    ranges: Arc<BTreeMap<Place, JobId>>,
+    len: u64,
+}
+
+impl Queue {
+    /// The number of waiting jobs.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Puts a job in.
+    pub fn insert(&mut self, priority: i16, run_at: Timestamp, job: JobId) {
+        self.len += 1;
+        let place = Place {
+            priority: Reverse(priority),
+            run_at,
+            first: job,
+        };
+        let ranges = Arc::make_mut(&mut self.ranges);
+        if let Some((before, end)) = ranges.range_mut(..place).next_back() {
+            let same = before.priority == place.priority && before.run_at == run_at;
+            if same && *end == job {
+                *end = JobId(job.0 + 1);
+                return;
+            }
+        }
+        ranges.insert(place, JobId(job.0 + 1));
+    }
+
+    /// Takes a job out; says whether it was there.
+    pub fn remove(&mut self, priority: i16, run_at: Timestamp, job: JobId) -> Found {
+        let place = Place {
+            priority: Reverse(priority),
+            run_at,
+            first: job,
+        };
+        let ranges = Arc::make_mut(&mut self.ranges);
+        let Some((&holder, &end)) = ranges.range(..=place).next_back() else {
+            return Found::No;
+        };
+        let same = holder.priority == place.priority && holder.run_at == run_at;
+        if !same || job >= end {
+            return Found::No;
+        }
+        ranges.remove(&holder);
+        if holder.first < job {
+            ranges.insert(holder, job);
+        }
+        let next = JobId(job.0 + 1);
+        if next < end {
+            ranges.insert(
+                Place {
+                    first: next,
+                    ..holder
+                },
+                end,
+            );
+        }
+        self.len -= 1;
+        Found::Yes
+    }
+
+    /// The jobs that may run at `now`, in claim order.
+    pub fn ready(&self, now: Timestamp) -> impl Iterator<Item = JobId> {
+        self.ranges
+            .iter()
+            .filter(move |(place, _)| place.run_at <= now)
+            .flat_map(|(place, end)| (place.first.0..end.0).map(JobId))
+    }
+
+    /// The earliest moment at which a waiting job may run.
+    pub fn next_run_at(&self) -> Option<Timestamp> {
+        self.ranges.keys().map(|place| place.run_at).min()
+    }
+}
+
+/// Whether something was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It was there.
+    Yes,
+    /// It was not.
+    No,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000);
+
+    fn ids(queue: &Queue) -> Vec<u64> {
+        queue.ready(NOW).map(|job| job.0).collect()
+    }
+
+    #[test]
+    fn jobs_of_one_statement_are_one_range() {
+        let mut queue = Queue::default();
+        (1..=1_000).for_each(|id| queue.insert(0, NOW, JobId(id)));
+        assert_eq!((queue.ranges.len(), queue.len()), (1, 1_000));
+    }
+
+    #[test]
+    fn higher_priority_then_earlier_then_older_comes_first() {
+        let mut queue = Queue::default();
+        queue.insert(0, Timestamp(5), JobId(1));
+        queue.insert(0, Timestamp(4), JobId(2));
+        queue.insert(9, Timestamp(6), JobId(3));
+        queue.insert(9, Timestamp(2_000), JobId(4));
+        queue.insert(0, Timestamp(4), JobId(5));
+        assert_eq!(ids(&queue), [3, 2, 5, 1]);
+        assert_eq!(queue.next_run_at(), Some(Timestamp(4)));
+    }
+
+    #[test]
+    fn removal_from_the_middle_keeps_the_rest() {
+        let mut queue = Queue::default();
+        (1..=5).for_each(|id| queue.insert(0, NOW, JobId(id)));
+        assert_eq!(queue.remove(0, NOW, JobId(3)), Found::Yes);
+        assert_eq!(queue.remove(0, NOW, JobId(3)), Found::No);
+        assert_eq!(queue.remove(1, NOW, JobId(4)), Found::No);
+        assert_eq!(queue.remove(0, NOW, JobId(9)), Found::No);
+        assert_eq!((ids(&queue), queue.len()), (vec![1, 2, 4, 5], 4));
+        queue.insert(0, NOW, JobId(3));
+        assert_eq!(ids(&queue), [1, 2, 3, 4, 5]);
+    }
+}

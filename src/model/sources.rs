@@ -1,0 +1,228 @@
+//! The sources of one table: which run and row holds each, its status, its live jobs.
+//!
+//! Everything here is by slot. User columns stay in the Parquet runs; a source costs some 40
+//! bytes of memory plus its key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{JobId, RunId, Slot, TableId, Version};
+use crate::model::chunked::Chunked;
+use crate::model::keys::{KeyType, Keys};
+use crate::time::Timestamp;
+
+/// The status of a source that was inserted without one.
+pub const INITIAL_STATUS: &str = "RAW";
+
+/// Distinct statuses that one table may use. Bounded so that a status is one byte in memory.
+pub const STATUSES_MAX: usize = 250;
+
+/// A user column of a source table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnDef {
+    /// Its name, unique in the table and not a system column's.
+    pub name: String,
+    /// Its Arrow type in the text form of `arrow::datatypes::DataType`.
+    pub data_type: String,
+    /// Whether it may be NULL.
+    pub nullable: bool,
+}
+
+/// What CREATE TABLE says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDef {
+    /// The user columns in order.
+    pub columns: Vec<ColumnDef>,
+    /// The name of the primary key column.
+    pub key: String,
+    /// Its type.
+    pub key_type: KeyType,
+    /// The statement's text, shown by `\d`.
+    pub sql: String,
+}
+
+/// One immutable Parquet file of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its path in the store.
+    pub path: Arc<str>,
+    /// Rows in the file, live or dead.
+    pub rows: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// By row number: the slot that the row was written for.
+    pub slots: Arc<Vec<u32>>,
+    /// Rows that are the newest of their key.
+    pub live_rows: u64,
+    /// The last version at which one of its rows died or came.
+    pub changed_at: Version,
+}
+
+/// What is known of one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// Where its newest row is: the run, and the row number in it.
+    pub run: RunId,
+    /// The row number inside the run.
+    pub row: u32,
+    /// Its status, an index into the table's statuses.
+    pub status: StatusCode,
+    /// Whether the source exists; a deleted one keeps its slot.
+    pub presence: Presence,
+    /// When the status was set last.
+    pub status_at: Timestamp,
+    /// The first of its live jobs; the others follow by `Job::next_live`.
+    pub live_job: JobId,
+    /// The job that holds its lock, because it runs.
+    pub running_job: JobId,
+    /// The job that was scheduled last.
+    pub last_job: JobId,
+    /// The commit that changed its row or status last.
+    pub version: Version,
+}
+
+/// Whether a slot's source exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It exists.
+    Present,
+    /// It was deleted; an INSERT of the same key brings the slot back.
+    Deleted,
+}
+
+/// A status, as an index into its table's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StatusCode(pub u8);
+
+/// One source table.
+#[derive(Debug, Clone)]
+pub struct SourceTable {
+    /// Its id.
+    pub id: TableId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its columns and key.
+    pub def: Arc<TableDef>,
+    /// Keys by slot and slots by key.
+    pub keys: Keys,
+    /// What is known of each source, by slot.
+    pub sources: Chunked<Source>,
+    /// Its runs.
+    pub runs: Arc<BTreeMap<RunId, Run>>,
+    /// The id that the next run gets.
+    pub next_run: RunId,
+    /// All statuses that were ever used, by [`StatusCode`].
+    pub statuses: Arc<Vec<Arc<str>>>,
+    /// Sources by status, by [`StatusCode`].
+    pub status_counts: Arc<Vec<u64>>,
+    /// Jobs that run on its sources now.
+    pub running: u64,
+    /// Jobs that are not final on its sources.
+    pub live_jobs: u64,
+}
+
+impl SourceTable {
+    /// An empty table.
+    pub fn new(id: TableId, name: &str, def: TableDef) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            keys: Keys::new(def.key_type),
+            def: Arc::new(def),
+            sources: Chunked::default(),
+            runs: Arc::new(BTreeMap::new()),
+            next_run: RunId(1),
+            statuses: Arc::new(Vec::new()),
+            status_counts: Arc::new(Vec::new()),
+            running: 0,
+            live_jobs: 0,
+        }
+    }
+
+    /// The source in a slot, where it is present.
+    pub fn source(&self, slot: Slot) -> Option<&Source> {
+        self.sources
+            .get(slot.0 as usize)
+            .filter(|source| source.presence == Presence::Present)
+    }
+
+    /// The source in a slot, present or deleted, to be changed.
+    pub fn source_mut(&mut self, slot: Slot) -> Option<&mut Source> {
+        self.sources.get_mut(slot.0 as usize)
+    }
+
+    /// The number of sources.
+    pub fn len(&self) -> u64 {
+        self.status_counts.iter().sum()
+    }
+
+    /// Whether there are no sources.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The name of a status.
+    pub fn status_name(&self, status: StatusCode) -> &str {
+        self.statuses
+            .get(usize::from(status.0))
+            .map_or("", AsRef::as_ref)
+    }
+
+    /// The code of a status that some source of this table had at some time.
+    pub fn status_code(&self, name: &str) -> Option<StatusCode> {
+        let index = self
+            .statuses
+            .iter()
+            .position(|status| status.as_ref() == name)?;
+        u8::try_from(index).ok().map(StatusCode)
+    }
+
+    /// The code of a status, adding it to the list; `None` where the list is full.
+    pub fn intern_status(&mut self, name: &str) -> Option<StatusCode> {
+        if let Some(code) = self.status_code(name) {
+            return Some(code);
+        }
+        let code = self.statuses.len();
+        if code >= STATUSES_MAX {
+            return None;
+        }
+        Arc::make_mut(&mut self.statuses).push(name.into());
+        Arc::make_mut(&mut self.status_counts).push(0);
+        u8::try_from(code).ok().map(StatusCode)
+    }
+
+    /// Moves the count of one source from one status to another.
+    pub fn count_status(&mut self, from: Option<StatusCode>, to: Option<StatusCode>) {
+        let counts = Arc::make_mut(&mut self.status_counts);
+        if let Some(count) = from.and_then(|code| counts.get_mut(usize::from(code.0))) {
+            *count = count.saturating_sub(1);
+        }
+        if let Some(count) = to.and_then(|code| counts.get_mut(usize::from(code.0))) {
+            *count += 1;
+        }
+    }
+
+    /// Whether a row of a run is the newest of a source that is present.
+    pub fn liveness(&self, run: RunId, row: u32) -> RowLiveness {
+        let slot = self
+            .runs
+            .get(&run)
+            .and_then(|run| run.slots.get(row as usize))
+            .map(|&slot| Slot(slot));
+        match slot.and_then(|slot| self.source(slot)) {
+            Some(source) if source.run == run && source.row == row => RowLiveness::Live,
+            Some(_) | None => RowLiveness::Dead,
+        }
+    }
+}
+
+/// Whether a row counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowLiveness {
+    /// It is the newest row of a present source.
+    Live,
+    /// It was replaced or deleted.
+    Dead,
+}

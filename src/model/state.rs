@@ -1,0 +1,221 @@
+//! The state at one version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::id::{BatchId, JobId, Slot, TableId, Token, TransformId, Version};
+use crate::model::chunked::Chunked;
+use crate::model::event::ObjectKind;
+use crate::model::jobs::{Batch, Job, Worker};
+use crate::model::keys::Key;
+use crate::model::locks::LockTable;
+use crate::model::queue::Queue;
+use crate::model::sources::{Source, SourceTable};
+use crate::model::transform::{TransformDef, TransformVersion};
+use crate::time::Timestamp;
+
+/// A transform with its queue.
+#[derive(Debug, Clone)]
+pub struct Transform {
+    /// Its id, kept through all versions.
+    pub id: TransformId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The table of its sources.
+    pub table: TableId,
+    /// The newest version.
+    pub version: TransformVersion,
+    /// When and by whom the newest version was made.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: Arc<str>,
+    /// Whether it can be used, or was dropped and is kept for the sake of its finished jobs.
+    pub dropped: Dropped,
+    /// Jobs that wait for it.
+    pub queue: Queue,
+    /// Jobs of it that run.
+    pub running: u64,
+}
+
+/// Whether DROP was said of something that is kept for the sake of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// It is in use.
+    No,
+    /// It was dropped.
+    Yes,
+}
+
+impl Transform {
+    /// What the newest version says.
+    pub fn def(&self) -> &TransformDef {
+        &self.version.def
+    }
+}
+
+/// A view or external table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Which of them.
+    pub kind: ObjectKind,
+    /// The statement that makes it.
+    pub sql: Arc<str>,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// The outcome of a statement that came with an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptStatement {
+    /// The statement.
+    pub statement_id: Arc<str>,
+    /// Its text.
+    pub sql: Arc<str>,
+    /// What it did, as JSON.
+    pub summary: Arc<str>,
+    /// The commit.
+    pub version: Version,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Everything that is true at one version. Immutable once it is published; clones are cheap.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// The version.
+    pub version: Version,
+    /// The time of its commit.
+    pub at: Timestamp,
+    /// The id that the next job gets, less one.
+    pub last_job: JobId,
+    /// The same for tokens.
+    pub last_token: Token,
+    /// The id that the next table gets.
+    pub next_table: TableId,
+    /// The id that the next transform gets.
+    pub next_transform: TransformId,
+    /// Source tables by id.
+    pub tables: Arc<BTreeMap<TableId, Arc<SourceTable>>>,
+    /// Source tables by name.
+    pub table_ids: Arc<BTreeMap<Arc<str>, TableId>>,
+    /// Transforms by id.
+    pub transforms: Arc<BTreeMap<TransformId, Arc<Transform>>>,
+    /// Transforms by name. A dropped name comes back with the same id.
+    pub transform_ids: Arc<BTreeMap<Arc<str>, TransformId>>,
+    /// Views and external tables by name.
+    pub objects: Arc<BTreeMap<Arc<str>, Object>>,
+    /// Jobs; job 1 is at index 0.
+    pub jobs: Chunked<Job>,
+    /// Batches; batch 1 is at index 0.
+    pub batches: Chunked<Batch>,
+    /// Workers in the order in which they came.
+    pub workers: Chunked<Worker>,
+    /// Workers by name.
+    pub worker_ids: Arc<BTreeMap<Arc<str>, u32>>,
+    /// Explicit locks.
+    pub locks: LockTable,
+    /// The leases of running jobs, by their end.
+    pub leases: Arc<BTreeSet<(Timestamp, JobId)>>,
+    /// Statements that came with an idempotency key.
+    pub kept: Arc<BTreeMap<Arc<str>, KeptStatement>>,
+}
+
+impl State {
+    /// The source table of that name.
+    pub fn table(&self, name: &str) -> Option<&Arc<SourceTable>> {
+        self.tables.get(self.table_ids.get(name)?)
+    }
+
+    /// The transform of that name, where it has not been dropped.
+    pub fn transform(&self, name: &str) -> Option<&Arc<Transform>> {
+        self.transforms
+            .get(self.transform_ids.get(name)?)
+            .filter(|transform| transform.dropped == Dropped::No)
+    }
+
+    /// A job.
+    pub fn job(&self, id: JobId) -> Option<&Job> {
+        self.jobs.get(usize::try_from(id.0.checked_sub(1)?).ok()?)
+    }
+
+    /// A job, to be changed.
+    pub fn job_mut(&mut self, id: JobId) -> Option<&mut Job> {
+        self.jobs
+            .get_mut(usize::try_from(id.0.checked_sub(1)?).ok()?)
+    }
+
+    /// A batch.
+    pub fn batch(&self, id: BatchId) -> Option<&Batch> {
+        self.batches
+            .get(usize::try_from(id.0.checked_sub(1)?).ok()?)
+    }
+
+    /// A batch, to be changed.
+    pub fn batch_mut(&mut self, id: BatchId) -> Option<&mut Batch> {
+        self.batches
+            .get_mut(usize::try_from(id.0.checked_sub(1)?).ok()?)
+    }
+
+    /// A source table, to be changed.
+    pub fn table_mut(&mut self, id: TableId) -> Option<&mut SourceTable> {
+        Arc::make_mut(&mut self.tables)
+            .get_mut(&id)
+            .map(Arc::make_mut)
+    }
+
+    /// A transform, to be changed.
+    pub fn transform_mut(&mut self, id: TransformId) -> Option<&mut Transform> {
+        Arc::make_mut(&mut self.transforms)
+            .get_mut(&id)
+            .map(Arc::make_mut)
+    }
+
+    /// The name of a worker.
+    pub fn worker_name(&self, index: u32) -> Option<&Arc<str>> {
+        self.workers.get(index as usize).map(|worker| &worker.name)
+    }
+
+    /// The source of a job, where both are there.
+    pub fn source(&self, table: TableId, slot: Slot) -> Option<&Source> {
+        self.tables.get(&table)?.source(slot)
+    }
+
+    /// The key of a source, present or deleted.
+    pub fn key(&self, table: TableId, slot: Slot) -> Option<Key<'_>> {
+        self.tables.get(&table)?.keys.get(slot)
+    }
+
+    /// The live jobs of a source: the one that came first, first.
+    pub fn live_jobs(&self, source: &Source) -> impl Iterator<Item = (JobId, &Job)> {
+        let mut next = source.live_job.some();
+        std::iter::from_fn(move || {
+            let id = next?;
+            let job = self.job(id)?;
+            next = job.next_live.some();
+            Some((id, job))
+        })
+    }
+
+    /// The live job of a transform on a source.
+    pub fn live_job(&self, source: &Source, transform: TransformId) -> Option<JobId> {
+        self.live_jobs(source)
+            .find_map(|(id, job)| (job.transform == transform).then_some(id))
+    }
+
+    /// The jobs whose lease has ended at `now`.
+    pub fn crashed_jobs(&self, now: Timestamp) -> impl Iterator<Item = JobId> {
+        self.leases
+            .iter()
+            .take_while(move |(expires_at, _)| *expires_at <= now)
+            .map(|(_, job)| *job)
+    }
+
+    /// The kind of object that has this name already: all names share one space.
+    pub fn name_in_use(&self, name: &str) -> Option<&'static str> {
+        if self.table_ids.contains_key(name) {
+            Some("source table")
+        } else {
+            self.objects.get(name).map(|object| object.kind.name())
+        }
+    }
+}
