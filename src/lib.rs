@@ -8,4 +8,5 @@
 pub mod config;
 pub mod error;
 pub mod id;
+pub mod ledger;
 pub mod time;
