@@ -8,5 +8,6 @@
 pub mod config;
 pub mod error;
 pub mod id;
+pub mod ledger;
 pub mod model;
 pub mod time;
