@@ -193,7 +193,7 @@ impl Step<'_, '_> {
             version: self.version,
             at: self.origin.at,
         };
-        Arc::make_mut(&mut self.state.kept).insert(key.into(), kept);
+        self.state.kept.insert(key.into(), kept);
     }
 
     fn table_created(&mut self, name: &str, def: &str) -> Result<(), Violation> {
@@ -646,7 +646,7 @@ impl Step<'_, '_> {
         job.transform_version = transform_version;
         job.started_at = at;
         job.expires_at = expires_at;
-        Arc::make_mut(&mut self.state.leases).insert((expires_at, id));
+        self.state.leases.insert((expires_at, id));
         let table = self.table(table)?;
         table.running += 1;
         if let Some(source) = table.source_mut(slot) {
@@ -749,7 +749,7 @@ impl Step<'_, '_> {
         let job = known(self.state.job(id), || format!("job {id}"))?;
         let (lease, worker) = ((job.expires_at, id), job.worker);
         let (table, slot, transform) = (job.table, job.slot, job.transform);
-        Arc::make_mut(&mut self.state.leases).remove(&lease);
+        self.state.leases.remove(&lease);
         let table = self.table(table)?;
         table.running = table.running.saturating_sub(1);
         if let Some(source) = table.source_mut(slot) {
@@ -818,9 +818,8 @@ impl Step<'_, '_> {
         let job = self.job(attempt.job)?;
         let (before, worker) = (job.expires_at, job.worker);
         job.expires_at = expires_at;
-        let leases = Arc::make_mut(&mut self.state.leases);
-        leases.remove(&(before, attempt.job));
-        leases.insert((expires_at, attempt.job));
+        self.state.leases.remove(&(before, attempt.job));
+        self.state.leases.insert((expires_at, attempt.job));
         self.seen(worker, |_| {});
         Ok(())
     }

@@ -1,24 +1,28 @@
-//! A growing sequence that is cheap to clone and cheap to change: fixed-size chunks behind `Arc`.
+//! A growing sequence that is cheap to clone and cheap to change: a tree of shared chunks.
 //!
-//! A clone shares all chunks; a change copies at most one chunk that somebody else still holds.
+//! A clone shares all chunks. A change copies at most one leaf, one branch and the root, where
+//! somebody else still holds them.
 
 use std::sync::Arc;
 
-/// Items of one chunk. Chosen: small enough that copying a shared chunk costs some microseconds,
-/// large enough that cloning a sequence of ten million items copies few pointers.
-pub const CHUNK_ITEMS: usize = 4096;
+/// Items of a leaf, and leaves of a branch. Chosen: copying a shared leaf of the largest items
+/// costs a few microseconds, and ten million items have a root of some 150 branches.
+pub const LEAF_ITEMS: usize = 256;
+
+type Leaf<T> = Arc<Vec<T>>;
+type Branch<T> = Arc<Vec<Leaf<T>>>;
 
 /// A persistent vector.
 #[derive(Debug, Clone)]
 pub struct Chunked<T> {
-    chunks: Arc<Vec<Arc<Vec<T>>>>,
+    root: Arc<Vec<Branch<T>>>,
     len: usize,
 }
 
 impl<T> Default for Chunked<T> {
     fn default() -> Self {
         Self {
-            chunks: Arc::new(Vec::new()),
+            root: Arc::new(Vec::new()),
             len: 0,
         }
     }
@@ -37,39 +41,49 @@ impl<T: Clone> Chunked<T> {
 
     /// The item at `index`.
     pub fn get(&self, index: usize) -> Option<&T> {
-        self.chunks
-            .get(index / CHUNK_ITEMS)?
-            .get(index % CHUNK_ITEMS)
+        let leaf = index / LEAF_ITEMS;
+        self.root
+            .get(leaf / LEAF_ITEMS)?
+            .get(leaf % LEAF_ITEMS)?
+            .get(index % LEAF_ITEMS)
     }
 
     /// The item at `index`, to be changed.
     pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
-        let chunk = Arc::make_mut(&mut self.chunks).get_mut(index / CHUNK_ITEMS)?;
-        Arc::make_mut(chunk).get_mut(index % CHUNK_ITEMS)
+        let leaf = index / LEAF_ITEMS;
+        let branch = Arc::make_mut(&mut self.root).get_mut(leaf / LEAF_ITEMS)?;
+        let leaf = Arc::make_mut(branch).get_mut(leaf % LEAF_ITEMS)?;
+        Arc::make_mut(leaf).get_mut(index % LEAF_ITEMS)
     }
 
     /// Appends an item.
     pub fn push(&mut self, item: T) {
-        let chunks = Arc::make_mut(&mut self.chunks);
-        match chunks.last_mut() {
-            Some(last) if last.len() < CHUNK_ITEMS => Arc::make_mut(last).push(item),
-            Some(_) | None => {
-                let mut chunk = Vec::with_capacity(CHUNK_ITEMS);
-                chunk.push(item);
-                chunks.push(Arc::new(chunk));
+        let root = Arc::make_mut(&mut self.root);
+        if self.len.is_multiple_of(LEAF_ITEMS * LEAF_ITEMS) {
+            root.push(Arc::new(Vec::new()));
+        }
+        if let Some(branch) = root.last_mut().map(Arc::make_mut) {
+            if self.len.is_multiple_of(LEAF_ITEMS) {
+                branch.push(Arc::new(Vec::with_capacity(LEAF_ITEMS)));
+            }
+            if let Some(leaf) = branch.last_mut().map(Arc::make_mut) {
+                leaf.push(item);
+                self.len += 1;
             }
         }
-        self.len += 1;
     }
 
     /// All items in order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter())
+        self.leaves().flat_map(|leaf| leaf.iter())
     }
 
-    /// The chunks in order; all but the last hold [`CHUNK_ITEMS`] items.
-    pub fn chunks(&self) -> &[Arc<Vec<T>>] {
-        &self.chunks
+    /// The leaves in order; all but the last hold [`LEAF_ITEMS`] items.
+    pub fn leaves(&self) -> impl Iterator<Item = &[T]> {
+        self.root
+            .iter()
+            .flat_map(|branch| branch.iter())
+            .map(|leaf| leaf.as_slice())
     }
 }
 
@@ -89,15 +103,19 @@ mod tests {
 
     #[test]
     fn a_clone_does_not_see_later_changes() {
-        let mut numbers: Chunked<u64> = (0..10_000).collect();
+        let mut numbers: Chunked<u64> = (0..200_000).collect();
         let before = numbers.clone();
-        *numbers.get_mut(5_000).unwrap() = 7;
-        numbers.push(10_000);
-        assert_eq!((before.get(5_000), before.len()), (Some(&5_000), 10_000));
+        *numbers.get_mut(150_000).unwrap() = 7;
+        numbers.push(200_000);
         assert_eq!(
-            (numbers.get(5_000), numbers.get(10_000)),
-            (Some(&7), Some(&10_000))
+            (before.get(150_000), before.len()),
+            (Some(&150_000), 200_000)
         );
-        assert_eq!(numbers.get(10_001), None);
+        assert_eq!(
+            (numbers.get(150_000), numbers.get(200_000)),
+            (Some(&7), Some(&200_000))
+        );
+        assert_eq!(numbers.get(200_001), None);
+        assert!(before.iter().copied().eq(0..200_000));
     }
 }

@@ -218,6 +218,7 @@ impl DictionaryBuilder {
 pub struct EventsBuilder {
     columns: Vec<(Values, usize)>,
     rows: usize,
+    first_ordinal: usize,
 }
 
 impl Default for EventsBuilder {
@@ -226,11 +227,23 @@ impl Default for EventsBuilder {
             .iter()
             .map(|column| (Values::new(column.shape()), 0))
             .collect();
-        Self { columns, rows: 0 }
+        Self {
+            columns,
+            rows: 0,
+            first_ordinal: 0,
+        }
     }
 }
 
 impl EventsBuilder {
+    /// No events yet; the first one will have this ordinal in its commit.
+    pub fn starting_at(ordinal: usize) -> Self {
+        Self {
+            first_ordinal: ordinal,
+            ..Self::default()
+        }
+    }
+
     /// Events so far.
     pub fn len(&self) -> usize {
         self.rows
@@ -363,7 +376,7 @@ impl EventsBuilder {
         self.id(Column::Version, version.0);
         self.int(
             Column::Ordinal,
-            i64::try_from(self.rows).unwrap_or(i64::MAX),
+            i64::try_from(self.first_ordinal + self.rows).unwrap_or(i64::MAX),
         );
         self.time(Column::At, origin.at);
         self.text(Column::Actor, origin.actor);

@@ -72,6 +72,14 @@ impl<'l> Draft<'l> {
         }
     }
 
+    /// Counts the events of this draft from `ordinal` on, after those of earlier drafts of the
+    /// same commit.
+    #[must_use]
+    pub fn with_first_ordinal(mut self, ordinal: usize) -> Self {
+        self.events = EventsBuilder::starting_at(ordinal);
+        self
+    }
+
     /// The state as it is with all decisions so far.
     pub fn state(&self) -> &State {
         &self.state

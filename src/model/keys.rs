@@ -14,7 +14,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use crate::id::Slot;
-use crate::model::chunked::CHUNK_ITEMS;
+
+/// Keys of a chunk. Chosen: copying the last one, where a snapshot shares it, costs microseconds.
+const CHUNK_ITEMS: usize = 1024;
 
 /// A primary key as it stands in a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

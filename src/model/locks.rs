@@ -4,9 +4,9 @@
 //! resource and at least one of them is exclusive. The lock that a running job holds on its
 //! source is not kept here but with the source, so that it costs no memory of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
 
 use crate::id::Token;
 use crate::time::Timestamp;
@@ -57,8 +57,8 @@ pub struct Lock {
 /// All explicit locks.
 #[derive(Debug, Clone, Default)]
 pub struct LockTable {
-    by_resource: Arc<BTreeMap<Arc<str>, Vec<Lock>>>,
-    by_expiry: Arc<BTreeSet<(Timestamp, Token, Arc<str>)>>,
+    by_resource: OrdMap<Arc<str>, Vec<Lock>>,
+    by_expiry: OrdSet<(Timestamp, Token, Arc<str>)>,
 }
 
 impl LockTable {
@@ -85,26 +85,20 @@ impl LockTable {
     /// Adds a lock.
     pub fn insert(&mut self, resource: &str, lock: Lock) {
         let resource: Arc<str> = resource.into();
-        Arc::make_mut(&mut self.by_expiry).insert((
-            lock.expires_at,
-            lock.token,
-            Arc::clone(&resource),
-        ));
-        Arc::make_mut(&mut self.by_resource)
-            .entry(resource)
-            .or_default()
-            .push(lock);
+        self.by_expiry
+            .insert((lock.expires_at, lock.token, Arc::clone(&resource)));
+        self.by_resource.entry(resource).or_default().push(lock);
     }
 
     /// Removes the lock with this token.
     pub fn remove(&mut self, resource: &str, token: Token) -> Option<Lock> {
-        let by_resource = Arc::make_mut(&mut self.by_resource);
-        let locks = by_resource.get_mut(resource)?;
+        let locks = self.by_resource.get_mut(resource)?;
         let lock = locks.remove(locks.iter().position(|lock| lock.token == token)?);
         if locks.is_empty() {
-            by_resource.remove(resource);
+            self.by_resource.remove(resource);
         }
-        Arc::make_mut(&mut self.by_expiry).remove(&(lock.expires_at, token, resource.into()));
+        self.by_expiry
+            .remove(&(lock.expires_at, token, resource.into()));
         Some(lock)
     }
 
@@ -118,7 +112,7 @@ impl LockTable {
 
     /// When the next lease ends.
     pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.by_expiry.first().map(|(expires_at, ..)| *expires_at)
+        self.by_expiry.get_min().map(|(expires_at, ..)| *expires_at)
     }
 
     /// A lock that shuts out a new lock of `mode` on `resource`.
@@ -154,9 +148,9 @@ impl LockTable {
         resource: &str,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a Lock)> + use<'a> {
         let prefix = format!("{resource}/");
-        let from = Bound::Included(prefix.as_str());
+        let from: Arc<str> = prefix.as_str().into();
         self.by_resource
-            .range::<str, _>((from, Bound::Unbounded))
+            .range(from..)
             .take_while(move |(path, _)| path.starts_with(&prefix))
             .flat_map(|(path, locks)| locks.iter().map(move |lock| (path, lock)))
     }

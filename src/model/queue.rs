@@ -5,8 +5,8 @@
 //! of the middle splits its range.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use crate::id::JobId;
 use crate::time::Timestamp;
@@ -23,7 +23,7 @@ struct Place {
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
     /// From the first id of a range to the id after its last.
-    ranges: Arc<BTreeMap<Place, JobId>>,
+    ranges: OrdMap<Place, JobId>,
     len: u64,
 }
 
@@ -46,15 +46,19 @@ impl Queue {
             run_at,
             first: job,
         };
-        let ranges = Arc::make_mut(&mut self.ranges);
-        if let Some((before, end)) = ranges.range_mut(..place).next_back() {
+        let before = self
+            .ranges
+            .range(..place)
+            .next_back()
+            .map(|(before, end)| (*before, *end));
+        if let Some((before, end)) = before {
             let same = before.priority == place.priority && before.run_at == run_at;
-            if same && *end == job {
-                *end = JobId(job.0 + 1);
+            if same && end == job {
+                self.ranges.insert(before, JobId(job.0 + 1));
                 return;
             }
         }
-        ranges.insert(place, JobId(job.0 + 1));
+        self.ranges.insert(place, JobId(job.0 + 1));
     }
 
     /// Takes a job out; says whether it was there.
@@ -64,21 +68,20 @@ impl Queue {
             run_at,
             first: job,
         };
-        let ranges = Arc::make_mut(&mut self.ranges);
-        let Some((&holder, &end)) = ranges.range(..=place).next_back() else {
+        let Some((&holder, &end)) = self.ranges.range(..=place).next_back() else {
             return Found::No;
         };
         let same = holder.priority == place.priority && holder.run_at == run_at;
         if !same || job >= end {
             return Found::No;
         }
-        ranges.remove(&holder);
+        self.ranges.remove(&holder);
         if holder.first < job {
-            ranges.insert(holder, job);
+            self.ranges.insert(holder, job);
         }
         let next = JobId(job.0 + 1);
         if next < end {
-            ranges.insert(
+            self.ranges.insert(
                 Place {
                     first: next,
                     ..holder

@@ -1,7 +1,9 @@
 //! The state at one version.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
 
 use crate::id::{BatchId, JobId, Slot, TableId, Token, TransformId, Version};
 use crate::model::chunked::Chunked;
@@ -115,9 +117,9 @@ pub struct State {
     /// Explicit locks.
     pub locks: LockTable,
     /// The leases of running jobs, by their end.
-    pub leases: Arc<BTreeSet<(Timestamp, JobId)>>,
+    pub leases: OrdSet<(Timestamp, JobId)>,
     /// Statements that came with an idempotency key.
-    pub kept: Arc<BTreeMap<Arc<str>, KeptStatement>>,
+    pub kept: OrdMap<Arc<str>, KeptStatement>,
 }
 
 impl State {

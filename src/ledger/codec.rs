@@ -1,0 +1,171 @@
+//! Commits as Parquet files, and their replay.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+use crate::error::{Code, Error, Result};
+use crate::id::Version;
+use crate::model::apply::apply;
+use crate::model::columns::{Column, EventsReader};
+use crate::model::state::State;
+
+/// The format of ledger files and checkpoints that this program writes. It grows when an older
+/// program could not read them correctly.
+pub const FORMAT: u32 = 1;
+
+const FORMAT_KEY: &str = "sluicegate.format";
+
+/// Rows of a commit from which compression pays for its time: below, a file is one disk block.
+const COMPRESS_ROWS: usize = 512;
+
+/// Rows of a row group of a large commit. Chosen: the parquet crate's own default.
+const GROUP_ROWS: usize = 1 << 20;
+
+/// The path of a commit's file.
+pub fn commit_path(version: Version) -> String {
+    format!("ledger/{:020}.parquet", version.0)
+}
+
+/// The version in the path of a commit's file.
+pub fn commit_version(path: &str) -> Option<Version> {
+    let number = path.strip_prefix("ledger/")?.strip_suffix(".parquet")?;
+    (number.len() == 20).then(|| number.parse().ok().map(Version)).flatten()
+}
+
+/// Events as the bytes of a Parquet file. Columns without a value are left out.
+///
+/// # Errors
+/// `SG9001 bug`.
+pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
+    let bug = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Error::bug("events cannot be written").with_source(error)
+    };
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let used: Vec<usize> = (0..Column::ALL.len())
+        .filter(|&column| {
+            batches.iter().any(|batch| batch.column(column).null_count() < batch.num_rows())
+        })
+        .collect();
+    let compression = match rows >= COMPRESS_ROWS {
+        true => Compression::ZSTD(ZstdLevel::default()),
+        false => Compression::UNCOMPRESSED,
+    };
+    let properties = WriterProperties::builder()
+        .set_compression(compression)
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_key_value_metadata(Some(vec![KeyValue::new(
+            FORMAT_KEY.to_owned(),
+            FORMAT.to_string(),
+        )]))
+        .set_dictionary_enabled(true)
+        .build();
+    let schema = match batches.first() {
+        Some(batch) => batch.schema().project(&used).map_err(|error| bug(error.into()))?,
+        None => Schema::empty(),
+    };
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, Arc::new(schema), Some(properties))
+        .map_err(|error| bug(error.into()))?;
+    for batch in batches {
+        let batch = batch.project(&used).map_err(|error| bug(error.into()))?;
+        writer.write(&batch).map_err(|error| bug(error.into()))?;
+    }
+    writer.close().map_err(|error| bug(error.into()))?;
+    Ok(bytes.into())
+}
+
+/// The events in the bytes of a Parquet file.
+///
+/// # Errors
+/// `SG7003 store-corrupt`, `SG7004 store-too-new`.
+pub fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>> {
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| damaged(path, error))?;
+    let metadata = builder.metadata().file_metadata().key_value_metadata();
+    check_format(path, metadata.map(Vec::as_slice).unwrap_or_default())?;
+    let reader = builder
+        .with_batch_size(GROUP_ROWS)
+        .build()
+        .map_err(|error| damaged(path, error))?;
+    reader
+        .collect::<std::result::Result<Vec<_>, ArrowError>>()
+        .map_err(|error| damaged(path, error))
+}
+
+fn check_format(path: &str, metadata: &[KeyValue]) -> Result<()> {
+    let format = metadata
+        .iter()
+        .find(|pair| pair.key == FORMAT_KEY)
+        .and_then(|pair| pair.value.as_deref()?.parse::<u32>().ok());
+    match format {
+        Some(format) if format <= FORMAT => Ok(()),
+        Some(format) => Err(too_new(path, format)),
+        None => Err(Error::new(
+            Code::StoreCorrupt,
+            format!("file \"{path}\" says no format version"),
+        )
+        .with_hint("It was not written by Sluicegate; move it out of the store.")),
+    }
+}
+
+/// The error for a file of a later format.
+pub fn too_new(path: &str, format: u32) -> Error {
+    Error::new(Code::StoreTooNew, format!("file \"{path}\" has format {format}"))
+        .with_detail(format!("This program reads formats up to {FORMAT}."))
+        .with_hint("Use a newer version of Sluicegate.")
+}
+
+/// The error for a file that cannot be read.
+pub fn damaged(path: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let error = error.into();
+    Error::new(Code::StoreCorrupt, format!("file \"{path}\" is damaged"))
+        .with_detail(format!("{error}."))
+        .with_hint("Restore the file from a backup; sluicegate check names all damaged files.")
+        .with_source(error)
+}
+
+/// Folds a commit of somebody else into a state, checking every rule.
+///
+/// # Errors
+/// `SG7003 store-corrupt`, naming version and row.
+pub fn replay(state: &mut State, version: Version, batches: &[RecordBatch]) -> Result<()> {
+    let mut ordinal = 0;
+    for batch in batches {
+        let broken = |row: u64, what: String| {
+            Error::new(
+                Code::StoreCorrupt,
+                format!("commit {version} breaks a rule in row {row}"),
+            )
+            .with_detail(format!("{what}."))
+            .with_hint("Do not write to this store; run sluicegate check.")
+        };
+        let reader = EventsReader::try_new(batch)
+            .map_err(|error| broken(ordinal, error.to_string()))?;
+        for row in 0..reader.len() {
+            let fail = |what: String| broken(ordinal, what);
+            let place = reader.place(row).map_err(|error| fail(error.to_string()))?;
+            if place != (version, ordinal) {
+                return Err(fail(format!("the row says commit {}, row {}", place.0, place.1)));
+            }
+            let origin = reader.origin(row).map_err(|error| fail(error.to_string()))?;
+            let event = reader.event(row, state).map_err(|error| fail(error.to_string()))?;
+            apply(state, version, origin, &event).map_err(|error| fail(error.to_string()))?;
+            ordinal += 1;
+        }
+    }
+    if ordinal == 0 {
+        return Err(Error::new(Code::StoreCorrupt, format!("commit {version} is empty")));
+    }
+    Ok(())
+}
+
