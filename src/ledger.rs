@@ -1,4 +1,5 @@
 //! Everything durable: the store's files and what is written into them.
 
-pub mod local;
+mod local;
+pub mod run;
 pub mod store;

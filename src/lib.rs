@@ -9,4 +9,5 @@ pub mod config;
 pub mod error;
 pub mod id;
 pub mod ledger;
+pub mod tables;
 pub mod time;

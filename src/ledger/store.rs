@@ -419,7 +419,9 @@ fn refused(error: &object_store::Error) -> bool {
     }
 }
 
-fn location(path: &str) -> Result<Path> {
+/// A path inside the store as object_store takes it; also for those who read through
+/// [`Store::object_store`].
+pub(crate) fn location(path: &str) -> Result<Path> {
     Path::parse(path).map_err(|error| {
         Error::bug(format!("path \"{path}\" cannot stand in a store")).with_source(error)
     })
