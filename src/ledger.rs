@@ -5,10 +5,10 @@
 //! there is one order of decisions in a process, and the store's put-if-absent makes it one order
 //! among all processes.
 
+mod committer;
+mod local;
 pub mod checkpoint;
 pub mod codec;
-mod committer;
-pub mod local;
 pub mod run;
 pub mod store;
 

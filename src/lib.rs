@@ -10,4 +10,5 @@ pub mod error;
 pub mod id;
 pub mod ledger;
 pub mod model;
+pub mod tables;
 pub mod time;

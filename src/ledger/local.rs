@@ -102,13 +102,16 @@ impl Staging {
 
     /// Gives the file its name, durably; or leaves the file that has it already.
     ///
-    /// An error after the link (a failing fsync of the folder) leaves the file visible: the
-    /// outcome is then unknown, as with a remote store that times out.
+    /// An error after the link (a failing fsync of the folder) leaves the file visible: whoever
+    /// gets it must look before going on, as after a remote store's time-out.
     pub(super) fn publish(self) -> io::Result<PutNew> {
         self.file.sync_data()?;
         match fs::hard_link(&self.staged, &self.target) {
             Ok(()) => {
-                sync_folder(&self.folder)?;
+                sync_folder(&self.folder).map_err(|error| {
+                    let text = format!("it is unknown whether the file survives a crash: {error}");
+                    io::Error::new(error.kind(), text)
+                })?;
                 Ok(PutNew::Created)
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(PutNew::AlreadyExists),

@@ -25,6 +25,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use url::Url;
 
 use crate::error::{Code, Error, Result};
@@ -32,6 +33,10 @@ use crate::ledger::local::{self, KnownFolders, Staging};
 use crate::time::Timestamp;
 
 pub use writer::DataWriter;
+
+/// How long a bucket has to answer when it is opened. Chosen: a user waits for it, and the client
+/// below would go on trying for minutes.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Attempts of one put whose outcome is unclear. Chosen: the client below retries a request for
 /// minutes, so a store that is unclear this often is not there.
@@ -110,24 +115,12 @@ impl Store {
     pub async fn open(url: &str, options: &StoreOptions) -> Result<Self> {
         let store = place::open(url, options).await?;
         if matches!(store.inner.medium, Medium::Remote) {
-            store
-                .inner
-                .objects
-                .list(None)
-                .try_next()
-                .await
-                .map_err(|error| {
-                    Error::new(
-                        Code::StoreUnavailable,
-                        format!("store \"{url}\" cannot be read"),
-                    )
-                    .with_detail(format!("{error}."))
-                    .with_hint(
-                        "Check the bucket's name, the network, and the AWS_*, AZURE_* or GOOGLE_* \
-                         variables.",
-                    )
-                    .with_source(error)
-                })?;
+            let probe = async { store.inner.objects.list(None).try_next().await };
+            match timeout(OPEN_TIMEOUT, probe).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(unreachable(url, error)),
+                Err(error) => return Err(unreachable(url, error)),
+            }
         }
         Ok(store)
     }
@@ -419,7 +412,9 @@ fn refused(error: &object_store::Error) -> bool {
     }
 }
 
-fn location(path: &str) -> Result<Path> {
+/// A path inside the store as object_store takes it; also for those who read through
+/// [`Store::object_store`].
+pub(crate) fn location(path: &str) -> Result<Path> {
     Path::parse(path).map_err(|error| {
         Error::bug(format!("path \"{path}\" cannot stand in a store")).with_source(error)
     })
@@ -476,6 +471,18 @@ async fn blocking<T: Send + 'static>(
         Ok(Err(error)) => Err(unavailable(verb, path, error)),
         Err(error) => Err(unavailable(verb, path, error)),
     }
+}
+
+fn unreachable(url: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(
+        Code::StoreUnavailable,
+        format!("store \"{url}\" cannot be read"),
+    )
+    .with_detail(format!("{error}."))
+    .with_hint(
+        "Check the bucket's name, the network, and the AWS_*, AZURE_* or GOOGLE_* variables.",
+    )
+    .with_source(error)
 }
 
 fn unavailable(

@@ -1,16 +1,13 @@
 //! Writes one large file in pieces. The file appears whole or not at all.
 
-use std::io;
-
 use bytes::Bytes;
 use object_store::buffered::BufWriter;
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
 
 use crate::error::{Error, Result};
 use crate::ledger::local::Staging;
-use crate::ledger::store::{PutNew, unavailable};
+use crate::ledger::store::{PutNew, blocking, unavailable};
 
 /// Bytes gathered before they are handed to a blocking thread. Chosen: large against the cost of
 /// the hand-over (about 20 us), small against the memory of a row group.
@@ -85,7 +82,7 @@ impl DataWriter {
                         pending_bytes,
                     }
                 } else {
-                    let staging = self.flush(staging, pending).await?;
+                    let staging = flush(&self.path, staging, pending).await?;
                     Sink::Local {
                         staging,
                         pending: Vec::new(),
@@ -123,8 +120,8 @@ impl DataWriter {
             Sink::Local {
                 staging, pending, ..
             } => {
-                let staging = self.flush(staging, pending).await?;
-                match self.blocking(move || staging.publish()).await? {
+                let staging = flush(&self.path, staging, pending).await?;
+                match blocking("write", &self.path, move || staging.publish()).await? {
                     PutNew::Created => {}
                     PutNew::AlreadyExists => {
                         return Err(Error::bug(format!(
@@ -142,27 +139,6 @@ impl DataWriter {
             }
         }
         Ok(self.bytes)
-    }
-
-    async fn flush(&self, mut staging: Staging, pending: Vec<Bytes>) -> Result<Staging> {
-        self.blocking(move || {
-            for bytes in pending {
-                staging.write(&bytes)?;
-            }
-            Ok(staging)
-        })
-        .await
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        match spawn_blocking(work).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(unavailable("write", &self.path, error)),
-            Err(error) => Err(unavailable("write", &self.path, error)),
-        }
     }
 
     fn abort(&mut self) {
@@ -191,4 +167,14 @@ impl Drop for DataWriter {
     fn drop(&mut self) {
         self.abort();
     }
+}
+
+async fn flush(path: &str, mut staging: Staging, pending: Vec<Bytes>) -> Result<Staging> {
+    let write = move || {
+        for bytes in pending {
+            staging.write(&bytes)?;
+        }
+        Ok(staging)
+    };
+    blocking("write", path, write).await
 }
