@@ -6,6 +6,9 @@
 //! `src/ARCHITECTURE.md` describes how data flows through them.
 
 pub mod config;
+pub mod engine;
 pub mod error;
 pub mod id;
+pub mod repl;
+pub mod session;
 pub mod time;
