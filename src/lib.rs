@@ -5,6 +5,7 @@
 //! then `model`, `ledger`, `functions`, `tables`, `session`, `worker`, `repl`, `engine`, `cli`.
 //! `src/ARCHITECTURE.md` describes how data flows through them.
 
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod error;
