@@ -129,6 +129,7 @@ impl Repl {
         );
         let menu = ColumnarMenu::default()
             .with_name(MENU)
+            .with_marker("")
             .with_columns(4)
             .with_column_padding(2);
         let coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

@@ -86,28 +86,38 @@ impl Output {
         }
     }
 
-    /// The writer of the next result.
+    /// Whether the next result may have this format; asked before a statement runs, so that no
+    /// effect is committed whose rows cannot be shown.
     ///
     /// # Errors
     /// SG1005 unsupported-statement: a binary format on a terminal, or not alone in its output.
-    /// SG6005 output-failed.
-    pub fn next_result(&mut self, format: Format) -> Result<Pipe> {
-        if format.binary() {
-            if self.look() != Look::Plain {
-                return Err(Error::new(
-                    Code::Unsupported,
-                    format!("format \"{format}\" is binary and cannot go to a terminal"),
-                )
-                .with_hint("Redirect the output, or name a file with \\o FILE."));
-            }
-            if self.results > 0 {
-                return Err(Error::new(
-                    Code::Unsupported,
-                    format!("an output in format \"{format}\" holds one result only"),
-                )
-                .with_hint("Write each result to a file of its own, or choose ndjson or csv."));
-            }
+    pub fn accept(&self, format: Format) -> Result<()> {
+        if !format.binary() {
+            return Ok(());
         }
+        if self.look() != Look::Plain {
+            return Err(Error::new(
+                Code::Unsupported,
+                format!("format \"{format}\" is binary and cannot go to a terminal"),
+            )
+            .with_hint("Redirect the output, or name a file with \\o FILE."));
+        }
+        if self.results > 0 {
+            return Err(Error::new(
+                Code::Unsupported,
+                format!("an output in format \"{format}\" holds one result only"),
+            )
+            .with_hint("Write each result to a file of its own, or choose ndjson or csv."));
+        }
+        Ok(())
+    }
+
+    /// The writer of the next result.
+    ///
+    /// # Errors
+    /// As [`Output::accept`]; SG6005 output-failed.
+    pub fn next_result(&mut self, format: Format) -> Result<Pipe> {
+        self.accept(format)?;
         self.results += 1;
         let inner: Box<dyn Write + Send> = match &self.target {
             Target::Stdout => Box::new(BufWriter::new(io::stdout())),
@@ -168,5 +178,41 @@ impl Write for Shared {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binary_outputs_hold_one_result() {
+        let mut output = Output::memory(&Arc::default());
+        output.next_result(Format::Arrow).map(drop).unwrap();
+        let error = output.accept(Format::Arrow).unwrap_err();
+        assert_eq!(error.code(), Code::Unsupported);
+        output.accept(Format::Ndjson).unwrap();
+    }
+
+    #[test]
+    fn closed_pipes_are_remembered_and_other_errors_are_not() {
+        let closed = Arc::new(AtomicBool::new(false));
+        let pipe = Pipe {
+            inner: Box::new(Vec::new()),
+            closed: Arc::clone(&closed),
+        };
+        let _ = pipe.note::<()>(Err(ErrorKind::StorageFull.into()));
+        assert!(!closed.load(Ordering::Relaxed));
+        let _ = pipe.note::<()>(Err(ErrorKind::BrokenPipe.into()));
+        assert!(closed.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn unwritable_file_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("no/such/a.csv");
+        let error = Output::file(&path).map(drop).unwrap_err();
+        assert_eq!(error.code(), Code::OutputFailed);
+        assert!(error.message().contains("a.csv"));
     }
 }

@@ -189,4 +189,29 @@ mod tests {
             "{notes}"
         );
     }
+
+    const EFFECT: &str = "SELECT value /* effect */ FROM generate_series(1, 1001)";
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn large_effects_run_only_after_yes() {
+        let (end, data, notes) = run(EFFECT, OnError::Stop, Some(|_| false)).await;
+        assert_eq!((end, data.as_str()), (ScriptEnd::Failed, ""));
+        assert_eq!(notes, "nothing was done\n");
+        let asked: Confirm = |question| question.contains("1,001 rows. Go on? [y/N]");
+        let (end, data, notes) = run(EFFECT, OnError::Stop, Some(asked)).await;
+        assert_eq!((end, data.lines().count()), (ScriptEnd::Done, 1_002));
+        assert_eq!(notes, "3 scheduled, 1 already-live\n");
+        let (end, ..) = run(EFFECT, OnError::Stop, None).await;
+        assert_eq!(end, ScriptEnd::Done);
+    }
+
+    #[test]
+    fn scripts_lose_their_byte_order_mark_and_missing_ones_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sql");
+        std::fs::write(&path, "\u{feff}SELECT 1").unwrap();
+        assert_eq!(read_script(&path).unwrap(), "SELECT 1");
+        let error = read_script(&folder.path().join("nope.sql")).unwrap_err();
+        assert_eq!(error.code(), Code::FileUnreadable);
+    }
 }

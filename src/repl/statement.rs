@@ -12,6 +12,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::util::display::array_value_to_string;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 
@@ -139,6 +140,9 @@ impl Runner {
     }
 
     async fn attempt(&mut self, sql: &str, answered: &Cell<bool>) -> Result<Ended> {
+        if yields_rows(sql) {
+            self.output.accept(self.format)?;
+        }
         if let Some(confirm) = self.confirm
             && let Some(rows) = self.session.count_effects(sql).await?
             && rows > ASK_ABOVE_ROWS
@@ -236,6 +240,22 @@ impl Runner {
             }
         }
     }
+}
+
+/// Whether a statement begins like one that answers with rows.
+fn yields_rows(sql: &str) -> bool {
+    let first = tokens_so_far(sql)
+        .into_iter()
+        .map(|(token, _)| token)
+        .find_map(|t| match t {
+            Token::Word(word) => Some(word.value.to_uppercase()),
+            _ => None,
+        });
+    let first = first.unwrap_or_default();
+    [
+        "SELECT", "WITH", "VALUES", "CALL", "PREVIEW", "APPLY", "EXPLAIN", "SHOW", "TABLE",
+    ]
+    .contains(&first.as_str())
 }
 
 /// The error of a result that broke off: our own where DataFusion only carried it.
