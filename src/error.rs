@@ -96,6 +96,7 @@ codes! {
     FileUnreadable = "SG6002", NotFound, "file-unreadable", "58P01";
     NotXml = "SG6003", Input, "not-xml", "2200M";
     InvalidXPath = "SG6004", Input, "invalid-xpath", "10608";
+    OutputFailed = "SG6005", Unavailable, "output-failed", "58030";
     StoreUrl = "SG7001", Input, "store-url", "08001";
     StoreUnavailable = "SG7002", Unavailable, "store-unavailable", "08006";
     StoreCorrupt = "SG7003", Corrupt, "store-corrupt", "XX001";

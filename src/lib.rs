@@ -5,10 +5,14 @@
 //! then `model`, `ledger`, `functions`, `tables`, `session`, `worker`, `repl`, `engine`, `cli`.
 //! `src/ARCHITECTURE.md` describes how data flows through them.
 
+pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod error;
 pub mod id;
 pub mod ledger;
 pub mod model;
+pub mod repl;
+pub mod session;
 pub mod tables;
 pub mod time;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `sluicegate` program. Everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluicegate::cli::main()
+}

@@ -1,0 +1,394 @@
+//! The command line: what can be typed after `sluicegate`, and which part of the crate does it.
+//!
+//! Exit codes: 0 done, 1 a statement or a task failed, 2 the command line itself is wrong,
+//! 130 cancelled by Ctrl-C. Data goes to standard output, everything else to standard error.
+
+mod tasks;
+
+use std::io::{self, ErrorKind, Write};
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::engine::{Access, Engine, EngineOptions};
+use crate::error::{Code, Error, Result};
+use crate::repl::format::Format;
+use crate::repl::report::{Origin, render};
+use crate::repl::script::{OnError, ScriptEnd, read_script, run_script};
+use crate::repl::statement::Runner;
+use crate::repl::{Repl, ask, interactive};
+
+const CANCELLED: u8 = 130;
+
+/// Select sources with SQL, see what would happen, schedule and run transformation jobs.
+///
+/// Without a subcommand, runs the statements of -c or -f, or of standard input where that is no
+/// terminal; otherwise opens a prompt.
+#[derive(Debug, Parser)]
+#[command(name = "sluicegate", version, args_conflicts_with_subcommands = false)]
+struct Cli {
+    #[command(flatten)]
+    store: StoreArgs,
+
+    #[command(flatten)]
+    sql: SqlArgs,
+
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+/// Which store, and as whom.
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// The store: a folder, or an s3://, az://, gs:// or memory:// URL
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "SLUICEGATE_STORE",
+        default_value = "./sluicegate-store"
+    )]
+    store: String,
+
+    /// The name that events carry as their actor [default: the user's login name]
+    #[arg(long, global = true, value_name = "NAME")]
+    actor: Option<String>,
+
+    /// Refuse every statement that would change the store
+    #[arg(long, global = true)]
+    read_only: bool,
+
+    /// A folder that statements may read and write files in; may be given several times
+    #[arg(long, global = true, value_name = "PATH")]
+    allow_root: Vec<PathBuf>,
+}
+
+/// Statements that are given, not typed.
+#[derive(Debug, Args)]
+struct SqlArgs {
+    /// Run these statements, or one backslash command; may be given several times
+    #[arg(short = 'c', long, value_name = "SQL", conflicts_with = "file")]
+    command: Vec<String>,
+
+    /// Run this script; - is standard input; may be given several times
+    #[arg(short = 'f', long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+
+    /// How rows are written: table, expanded, csv, json, ndjson, parquet or arrow
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = format_name)]
+    format: Format,
+
+    /// Go on with the next statement after an error; the exit code is still 1
+    #[arg(long)]
+    keep_going: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run a worker: claim groups of jobs, run their transforms, report the outcomes
+    ///
+    /// Any number of workers, on any number of machines, may share one store. A worker ends on
+    /// Ctrl-C after the groups at hand are reported.
+    Work(WorkArgs),
+    /// Check every rule of the store, and report each break of one
+    ///
+    /// Reads the whole ledger and changes nothing. The exit code is 1 where a rule is broken.
+    Check,
+    /// Fill a store with example notices, transforms and jobs
+    Demo(DemoArgs),
+    /// Measure scheduling, claiming, locking and selecting on this machine
+    Bench,
+    /// Print the page of an error code, such as SG1003; without a code, list all codes
+    Explain {
+        /// The code or its name, such as SG1003 or effect-misplaced
+        code: Option<String>,
+    },
+    /// Print the reference of SQL functions, tables and statements
+    Reference,
+}
+
+/// How a worker works.
+#[derive(Debug, Clone, Args)]
+pub struct WorkArgs {
+    /// Take jobs of these transforms only, separated by commas [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub transforms: Vec<String>,
+
+    /// End after so many groups of jobs
+    #[arg(long, value_name = "N")]
+    pub max_groups: Option<NonZeroU64>,
+
+    /// End when no job is due
+    #[arg(long)]
+    pub until_idle: bool,
+
+    /// The name of the worker in jobs and events [default: host and process]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// What a demo store holds.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Read notices from the XML files of this folder instead of making them up
+    #[arg(long, value_name = "DIR")]
+    pub notices: Option<PathBuf>,
+
+    /// How many notices
+    #[arg(long, value_name = "N")]
+    pub count: Option<NonZeroU64>,
+}
+
+/// Runs the process: reads the command line and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(dispatch(cli));
+            // A cancelled statement may still compute on a blocking thread; nobody waits for it.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => Err(Error::bug(format!("the runtime cannot start: {error}"))),
+    };
+    result.unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::FAILURE
+    })
+}
+
+async fn dispatch(cli: Cli) -> Result<ExitCode> {
+    let Cli { store, sql, task } = cli;
+    match task {
+        None => run_sql(store, sql).await,
+        Some(Task::Explain { code }) => explain(code.as_deref()),
+        Some(Task::Reference) => tasks::reference().map(|()| ExitCode::SUCCESS),
+        Some(Task::Work(args)) => tasks::work(&open(&store).await?, &actor(&store), args).await,
+        Some(Task::Check) => tasks::check(&open(&store).await?).await,
+        Some(Task::Demo(args)) => tasks::demo(&open(&store).await?, &actor(&store), args).await,
+        Some(Task::Bench) => tasks::bench().await,
+    }
+}
+
+async fn open(args: &StoreArgs) -> Result<Engine> {
+    Engine::open(EngineOptions {
+        store: args.store.clone(),
+        access: if args.read_only {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        },
+        roots: args.allow_root.clone(),
+    })
+    .await
+}
+
+fn actor(args: &StoreArgs) -> String {
+    let login = || {
+        ["USER", "LOGNAME", "USERNAME"]
+            .iter()
+            .find_map(|name| std::env::var(name).ok())
+    };
+    args.actor
+        .clone()
+        .or_else(login)
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// One text of SQL with the name that errors give it.
+struct Script {
+    name: String,
+    text: String,
+}
+
+async fn run_sql(store: StoreArgs, sql: SqlArgs) -> Result<ExitCode> {
+    let scripts = scripts(&sql)?;
+    let session = open(&store).await?.session(&actor(&store));
+    let runner = || {
+        Runner::new(
+            session.clone(),
+            sql.format,
+            interactive().then_some(ask as fn(&str) -> _),
+        )
+    };
+    if scripts.is_empty() && interactive() {
+        Repl::new(runner()).run().await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let on_error = if sql.keep_going {
+        OnError::KeepGoing
+    } else {
+        OnError::Stop
+    };
+    let mut shared = runner();
+    let mut code = ExitCode::SUCCESS;
+    for Script { name, text } in scripts {
+        let end = if text.trim_start().starts_with('\\') && !sql.command.is_empty() {
+            match Repl::new(runner()).run_command(&text).await {
+                Ok(()) => ScriptEnd::Done,
+                Err(error) => {
+                    complain(&error);
+                    ScriptEnd::Failed
+                }
+            }
+        } else {
+            run_script(&mut shared, &name, &text, on_error).await
+        };
+        match (end, on_error) {
+            (ScriptEnd::Done, _) => {}
+            (ScriptEnd::Failed, OnError::Stop) => return Ok(ExitCode::FAILURE),
+            (ScriptEnd::Failed, OnError::KeepGoing) => code = ExitCode::FAILURE,
+            (ScriptEnd::Cancelled, _) => return Ok(ExitCode::from(CANCELLED)),
+            (ScriptEnd::OutputClosed, _) => return Ok(code),
+        }
+    }
+    Ok(code)
+}
+
+fn scripts(sql: &SqlArgs) -> Result<Vec<Script>> {
+    let command = |text: &String| Script {
+        name: "<command>".to_owned(),
+        text: text.clone(),
+    };
+    let mut scripts: Vec<Script> = sql.command.iter().map(command).collect();
+    for path in &sql.file {
+        let name = if path == Path::new("-") {
+            "<stdin>".to_owned()
+        } else {
+            path.display().to_string()
+        };
+        scripts.push(Script {
+            name,
+            text: read_script(path)?,
+        });
+    }
+    if scripts.is_empty() && !interactive() {
+        scripts.push(Script {
+            name: "<stdin>".to_owned(),
+            text: read_script(Path::new("-"))?,
+        });
+    }
+    Ok(scripts)
+}
+
+/// Prints the page of a code, or the list of all.
+fn explain(wanted: Option<&str>) -> Result<ExitCode> {
+    let text = match wanted {
+        None => {
+            let line = |code: &Code| format!("{code}  {}\n", code.slug());
+            Code::ALL.iter().map(line).collect()
+        }
+        Some(wanted) => match find_code(wanted) {
+            Some(code) => code.page().to_owned(),
+            None => {
+                let error = Error::new(
+                    Code::UnknownObject,
+                    format!("error code \"{wanted}\" does not exist"),
+                )
+                .with_hint("Type sluicegate explain for the list of codes.");
+                complain(&error);
+                return Ok(ExitCode::from(2));
+            }
+        },
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::new(Code::OutputFailed, "output cannot be written")
+                .with_detail(error.to_string()))
+        }
+        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// A code by `SG1003`, `1003` or `effect-misplaced`.
+fn find_code(wanted: &str) -> Option<Code> {
+    let wanted = wanted.trim().to_ascii_lowercase();
+    Code::ALL.iter().copied().find(|code| {
+        let code_text = code.as_str().to_ascii_lowercase();
+        wanted == code_text
+            || code_text.strip_prefix("sg") == Some(&wanted)
+            || wanted == code.slug()
+    })
+}
+
+fn complain(error: &Error) {
+    // A closed standard error leaves nobody to tell.
+    let _ = io::stderr().write_all(render(error, Origin::Process, None).as_bytes());
+}
+
+fn format_name(name: &str) -> Result<Format, String> {
+    name.parse().map_err(|error: Error| match error.hint() {
+        Some(hint) => format!("{error}. {hint}"),
+        None => error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_and_after_a_subcommand() {
+        for line in [
+            [
+                "sluicegate",
+                "--store",
+                "memory://",
+                "work",
+                "--transforms",
+                "a,b",
+            ],
+            [
+                "sluicegate",
+                "work",
+                "--transforms",
+                "a,b",
+                "--store",
+                "memory://",
+            ],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.store.store, "memory://");
+            let Some(Task::Work(work)) = cli.task else {
+                panic!("no worker: {line:?}")
+            };
+            assert_eq!(work.transforms, ["a", "b"]);
+        }
+    }
+
+    #[test]
+    fn wrong_options_are_usage_errors() {
+        for line in [
+            &["sluicegate", "--format", "xlsx"][..],
+            &["sluicegate", "-c", "SELECT 1", "-f", "a.sql"],
+            &["sluicegate", "work", "--max-groups", "0"],
+            &["sluicegate", "nope"],
+        ] {
+            assert_eq!(
+                Cli::try_parse_from(line).unwrap_err().exit_code(),
+                2,
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn codes_are_found_by_number_and_name() {
+        for wanted in ["SG1003", "sg1003", "1003", "effect-misplaced"] {
+            assert_eq!(find_code(wanted), Some(Code::EffectMisplaced), "{wanted}");
+        }
+        assert_eq!(find_code("SG0000"), None);
+    }
+}
