@@ -5,10 +5,10 @@
 //! there is one order of decisions in a process, and the store's put-if-absent makes it one order
 //! among all processes.
 
-mod committer;
-mod local;
 pub mod checkpoint;
 pub mod codec;
+mod committer;
+mod local;
 pub mod run;
 pub mod store;
 
@@ -80,8 +80,17 @@ impl Ledger {
                 Error::new(Code::StoreUnavailable, "the committer thread cannot start")
                     .with_source(error)
             })?;
-        let inner = Inner { store, clock, limits, state: published, requests, maintenance };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner {
+            store,
+            clock,
+            limits,
+            state: published,
+            requests,
+            maintenance,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// The store.
@@ -181,7 +190,10 @@ impl Ledger {
             &self.inner.limits,
         );
         draft.expire_leases()?;
-        Ok(Committed { reply: decide(&mut draft)?, version })
+        Ok(Committed {
+            reply: decide(&mut draft)?,
+            version,
+        })
     }
 
     async fn send(&self, request: Request) -> Result<()> {

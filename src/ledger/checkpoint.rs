@@ -19,7 +19,9 @@ pub async fn open(store: &Store) -> Result<State> {
     loop {
         let version = state.version.next();
         let path = codec::commit_path(version);
-        let Some(bytes) = store.get(&path).await? else { return Ok(state) };
+        let Some(bytes) = store.get(&path).await? else {
+            return Ok(state);
+        };
         codec::replay(&mut state, version, &codec::decode(&path, bytes)?)?;
     }
 }
@@ -43,7 +45,11 @@ pub struct Maintenance {
 impl Maintenance {
     /// Upkeep of a store that has just been opened.
     pub fn new(store: Store, limits: Arc<Limits>, clock: Clock) -> Self {
-        Self { store, limits, clock }
+        Self {
+            store,
+            limits,
+            clock,
+        }
     }
 
     /// Notes a commit and its size in bytes.

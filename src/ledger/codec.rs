@@ -38,7 +38,9 @@ pub fn commit_path(version: Version) -> String {
 /// The version in the path of a commit's file.
 pub fn commit_version(path: &str) -> Option<Version> {
     let number = path.strip_prefix("ledger/")?.strip_suffix(".parquet")?;
-    (number.len() == 20).then(|| number.parse().ok().map(Version)).flatten()
+    (number.len() == 20)
+        .then(|| number.parse().ok().map(Version))
+        .flatten()
 }
 
 /// Events as the bytes of a Parquet file. Columns without a value are left out.
@@ -52,7 +54,9 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let used: Vec<usize> = (0..Column::ALL.len())
         .filter(|&column| {
-            batches.iter().any(|batch| batch.column(column).null_count() < batch.num_rows())
+            batches
+                .iter()
+                .any(|batch| batch.column(column).null_count() < batch.num_rows())
         })
         .collect();
     let compression = match rows >= COMPRESS_ROWS {
@@ -70,7 +74,10 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
         .set_dictionary_enabled(true)
         .build();
     let schema = match batches.first() {
-        Some(batch) => batch.schema().project(&used).map_err(|error| bug(error.into()))?,
+        Some(batch) => batch
+            .schema()
+            .project(&used)
+            .map_err(|error| bug(error.into()))?,
         None => Schema::empty(),
     };
     let mut bytes = Vec::new();
@@ -120,9 +127,12 @@ fn check_format(path: &str, metadata: &[KeyValue]) -> Result<()> {
 
 /// The error for a file of a later format.
 pub fn too_new(path: &str, format: u32) -> Error {
-    Error::new(Code::StoreTooNew, format!("file \"{path}\" has format {format}"))
-        .with_detail(format!("This program reads formats up to {FORMAT}."))
-        .with_hint("Use a newer version of Sluicegate.")
+    Error::new(
+        Code::StoreTooNew,
+        format!("file \"{path}\" has format {format}"),
+    )
+    .with_detail(format!("This program reads formats up to {FORMAT}."))
+    .with_hint("Use a newer version of Sluicegate.")
 }
 
 /// The error for a file that cannot be read.
@@ -149,23 +159,32 @@ pub fn replay(state: &mut State, version: Version, batches: &[RecordBatch]) -> R
             .with_detail(format!("{what}."))
             .with_hint("Do not write to this store; run sluicegate check.")
         };
-        let reader = EventsReader::try_new(batch)
-            .map_err(|error| broken(ordinal, error.to_string()))?;
+        let reader =
+            EventsReader::try_new(batch).map_err(|error| broken(ordinal, error.to_string()))?;
         for row in 0..reader.len() {
             let fail = |what: String| broken(ordinal, what);
             let place = reader.place(row).map_err(|error| fail(error.to_string()))?;
             if place != (version, ordinal) {
-                return Err(fail(format!("the row says commit {}, row {}", place.0, place.1)));
+                return Err(fail(format!(
+                    "the row says commit {}, row {}",
+                    place.0, place.1
+                )));
             }
-            let origin = reader.origin(row).map_err(|error| fail(error.to_string()))?;
-            let event = reader.event(row, state).map_err(|error| fail(error.to_string()))?;
+            let origin = reader
+                .origin(row)
+                .map_err(|error| fail(error.to_string()))?;
+            let event = reader
+                .event(row, state)
+                .map_err(|error| fail(error.to_string()))?;
             apply(state, version, origin, &event).map_err(|error| fail(error.to_string()))?;
             ordinal += 1;
         }
     }
     if ordinal == 0 {
-        return Err(Error::new(Code::StoreCorrupt, format!("commit {version} is empty")));
+        return Err(Error::new(
+            Code::StoreCorrupt,
+            format!("commit {version} is empty"),
+        ));
     }
     Ok(())
 }
-

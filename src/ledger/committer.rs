@@ -197,7 +197,10 @@ impl Committer {
                 .and_then(|()| (proposal.decide)(&mut draft))
                 .and_then(|()| draft.finish());
             match drafted {
-                Ok(Drafted { state: after, events }) => {
+                Ok(Drafted {
+                    state: after,
+                    events,
+                }) => {
                     state = after;
                     rows += events.num_rows();
                     if events.num_rows() > 0 {
@@ -221,7 +224,9 @@ fn answer(proposals: Vec<Proposal>, result: impl Fn() -> Result<Version>) {
 
 fn contended(races: u32) -> Error {
     Error::new(Code::Contended, "the store is too busy to commit")
-        .with_detail(format!("Other processes were first {races} times in a row."))
+        .with_detail(format!(
+            "Other processes were first {races} times in a row."
+        ))
         .with_hint("Run the statement again; nothing was changed.")
 }
 
