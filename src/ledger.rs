@@ -8,6 +8,7 @@
 pub mod checkpoint;
 pub mod codec;
 mod committer;
+pub mod history;
 mod local;
 pub mod run;
 pub mod store;
