@@ -7,5 +7,7 @@
 
 pub mod config;
 pub mod error;
+pub mod functions;
 pub mod id;
+pub mod session;
 pub mod time;

@@ -1,0 +1,7 @@
+//! From SQL text to rows.
+
+pub mod effect_node;
+pub mod errors;
+pub mod gate;
+pub mod parser;
+pub mod statement;
