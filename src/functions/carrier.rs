@@ -462,7 +462,7 @@ mod tests {
             text("[1]"),
             "argument \"columns\" of complete_job is '[1]', but must be a JSON object",
         );
-        check(lock, "ttl", text("1 day 30 seconds"), "P1DT30S");
+        check(lock, "ttl", text("1 day 30 seconds"), "PT86430S");
         check(
             lock,
             "ttl",

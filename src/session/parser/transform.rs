@@ -62,9 +62,7 @@ pub(super) fn parse(
 
 fn parse_body(source: &Source<'_>, parser: &mut DFParser<'_>) -> Result<TransformBody> {
     if take_words(parser, &["USING", "COMMAND"]) {
-        return Ok(TransformBody::Command(from_parser(
-            parser.parser.parse_literal_string(),
-        )?));
+        return Ok(TransformBody::Command(parse_text(parser)?));
     }
     if take_words(parser, &["USING", "OUTSIDE"]) {
         expect_words(parser, &["WORKER"])?;
@@ -85,10 +83,19 @@ fn parse_body(source: &Source<'_>, parser: &mut DFParser<'_>) -> Result<Transfor
     ))
 }
 
+/// A text in quotes. The parser's own rule would take a bare word as well.
+fn parse_text(parser: &mut DFParser<'_>) -> Result<String> {
+    let token = parser.parser.next_token();
+    match token.token {
+        Token::SingleQuotedString(text) => Ok(text),
+        _ => Err(expected("a text in quotes", &token)),
+    }
+}
+
 fn parse_texts(parser: &mut DFParser<'_>) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     loop {
-        texts.push(from_parser(parser.parser.parse_literal_string())?);
+        texts.push(parse_text(parser)?);
         if !parser.parser.consume_token(&Token::Comma) {
             return Ok(texts);
         }
