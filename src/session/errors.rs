@@ -8,6 +8,7 @@ use std::error::Error as StdError;
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::{SchemaError, Span};
 use datafusion::error::DataFusionError;
+use datafusion::object_store::Error::NotFound;
 
 use crate::error::{Code, Error, Position};
 use crate::session::parser::syntax_error;
@@ -108,6 +109,11 @@ fn translate(error: DataFusionError) -> Error {
         DataFusionError::Configuration(message) => plan_error(message),
         DataFusionError::NotImplemented(message) => Error::new(Code::Unsupported, tidy(message))
             .with_hint("DataFusion cannot run this; write the query in another way."),
+        DataFusionError::ObjectStore(inner) if matches!(**inner, NotFound { .. }) => {
+            Error::new(Code::FileUnreadable, "a file of the query does not exist")
+                .with_detail(inner.to_string())
+                .with_hint("Check the path or LOCATION.")
+        }
         DataFusionError::ObjectStore(_) => {
             Error::new(Code::StoreUnavailable, "the store did not answer")
                 .with_detail(error.find_root().strip_backtrace())

@@ -73,6 +73,21 @@ pub struct Piece {
     pub start: Position,
 }
 
+impl Piece {
+    /// A position within the piece as one within the script.
+    pub fn in_script(&self, at: Position) -> Position {
+        let column = if at.line == 1 {
+            at.column + self.start.column - 1
+        } else {
+            at.column
+        };
+        Position {
+            line: at.line + self.start.line - 1,
+            column,
+        }
+    }
+}
+
 /// Splits a script at its semicolons, not at those in texts and comments. Pieces without a
 /// statement are left out. A last piece without semicolon counts.
 ///

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
 use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
-use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::common::utils::memory::RecordBatchMemoryCounter;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use futures::StreamExt;
 
@@ -216,9 +217,9 @@ impl EffectAction {
     async fn collect(
         &self,
         mut input: SendableRecordBatchStream,
-        context: &TaskContext,
+        reservation: &MemoryReservation,
     ) -> Result<(Vec<RecordBatch>, usize)> {
-        let reservation = MemoryConsumer::new("effect rows").register(context.memory_pool());
+        let mut memory = RecordBatchMemoryCounter::new();
         let mut batches = Vec::new();
         let mut rows = 0;
         while let Some(batch) = input.next().await {
@@ -236,7 +237,7 @@ impl EffectAction {
                 .with_hint("Narrow the WHERE, add a LIMIT, or raise effect_rows_max."));
             }
             // Twice: the arguments are copied into one array for the sink.
-            reservation.try_grow(2 * batch.get_array_memory_size())?;
+            reservation.try_grow(2 * memory.count_batch(&batch))?;
             batches.push(batch);
         }
         Ok((batches, rows))
@@ -384,7 +385,9 @@ impl RootAction for EffectAction {
         context: Arc<TaskContext>,
     ) -> Result<Vec<RecordBatch>> {
         let output = self.output_schema(&input.schema())?;
-        let (batches, rows) = self.collect(input, &context).await?;
+        // Held until the rows are given away: the commit still has them.
+        let reservation = MemoryConsumer::new("effect rows").register(context.memory_pool());
+        let (batches, rows) = self.collect(input, &reservation).await?;
         if rows == 0 {
             return Ok(Vec::new());
         }

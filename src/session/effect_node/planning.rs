@@ -22,6 +22,7 @@ use crate::functions::effect::{EffectFunction, Procedures, Signature, effect_udf
 use crate::session::effect_node::action::{BoundCall, EffectAction, EffectCall, EffectTarget};
 use crate::session::effect_node::constant::constant_arguments;
 use crate::session::effect_node::{EffectNode, RootPlanner, StrayEffects, detached};
+use crate::session::errors::suggest_table;
 use crate::session::gate::{
     EffectItem, Naming, arguments_query, is_carrier_column, misplaced_in_plan,
 };
@@ -45,6 +46,13 @@ pub fn install(
     procedures: &Procedures,
     planners: Vec<Arc<dyn ExtensionPlanner + Send + Sync>>,
 ) -> SessionStateBuilder {
+    // Errors of planning take their positions from the spans.
+    builder
+        .config()
+        .get_or_insert_default()
+        .options_mut()
+        .sql_parser
+        .collect_spans = true;
     builder
         .scalar_functions()
         .get_or_insert_default()
@@ -157,9 +165,24 @@ pub async fn procedure_arguments(
 
 async fn plan_query(state: &SessionState, query: Query) -> Result<LogicalPlan> {
     let statement = SqlStatement::Query(Box::new(query));
-    Ok(state
-        .statement_to_plan(SyntaxTree::Statement(Box::new(statement)))
-        .await?)
+    plan_statement(state, SyntaxTree::Statement(Box::new(statement))).await
+}
+
+/// Plans a statement of DataFusion's, with our errors; one for an unknown table says which table
+/// of the default schema may be meant.
+///
+/// # Errors
+/// `SG2001 unknown-object`, `SG1002 plan-error` and what the tables say.
+pub async fn plan_statement(state: &SessionState, statement: SyntaxTree) -> Result<LogicalPlan> {
+    state.statement_to_plan(statement).await.map_err(|error| {
+        let options = &state.config_options().catalog;
+        let catalog = state.catalog_list().catalog(&options.default_catalog);
+        let schema = catalog.and_then(|catalog| catalog.schema(&options.default_schema));
+        let known = schema
+            .map(|schema| schema.table_names())
+            .unwrap_or_default();
+        suggest_table(error.into(), known.iter().map(String::as_str))
+    })
 }
 
 /// Adds the position of the call to an error about its arguments.

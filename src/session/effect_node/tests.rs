@@ -1,6 +1,5 @@
 //! Every way in which an effect could run too often, too early or not at all.
 
-use std::fmt::Write as _;
 use std::sync::Mutex;
 
 use datafusion::arrow::array::BooleanArray;
@@ -11,7 +10,7 @@ use datafusion::datasource::MemTable;
 use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::physical_plan::{collect, execute_stream};
+use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::sync::Notify;
 
@@ -25,6 +24,10 @@ use crate::functions::effect::{EffectFunction, Procedures};
 use crate::session::gate::{Access, Call, Gate};
 use crate::session::parser::parse;
 use crate::session::statement::Statement;
+
+mod clients;
+mod nets;
+mod output;
 
 /// Writes down what is applied, in the order in which it takes effect.
 #[derive(Debug, Default)]
@@ -154,6 +157,7 @@ impl Bench {
             .with_default_features();
         let context = SessionContext::new_with_state(install(builder, &procedures, vec![]).build());
         context.register_table("t", sources()).unwrap();
+        context.register_table("sources", sources()).unwrap();
         context
             .sql("CREATE VIEW v AS SELECT id FROM t WHERE id > 6")
             .await
@@ -420,6 +424,13 @@ async fn the_query_below_may_be_anything_pure() {
     )
     .await;
     check("SELECT schedule_job('x', 1)", "s1", "1").await;
+    check("SELECT schedule_job('x', unnest([4, 6]))", "s4; s6", "1; 2").await;
+    check(
+        "SELECT schedule_job('x', row_number() OVER (ORDER BY id)) FROM v ORDER BY id DESC",
+        "s2; s1",
+        "1; 2",
+    )
+    .await;
     check(
         "SELECT a.id, b.id, schedule_job('x', a.id) FROM t a JOIN t b ON a.id = b.id \
            WHERE a.id = 1",
@@ -564,83 +575,6 @@ async fn an_ordinal_behind_a_wildcard_is_refused_by_the_plan() {
 }
 
 #[tokio::test]
-async fn names_of_effects_do_not_clash() {
-    let bench = Bench::small().await;
-    let names = |batches: Vec<RecordBatch>| -> Vec<String> {
-        batches[0]
-            .schema()
-            .fields()
-            .iter()
-            .map(|field| field.name().clone())
-            .collect()
-    };
-    let sql = "SELECT id AS schedule_job, schedule_job('x', id), schedule_job('x', id) AS \"J\", \
-               schedule_job('x', id) AS J2, schedule_job('x', id) FROM t";
-    let found = names(bench.run(sql).await.unwrap());
-    assert_eq!(
-        found,
-        [
-            "schedule_job",
-            "schedule_job_2",
-            "J",
-            "j2",
-            "schedule_job_3"
-        ]
-    );
-    refuse(
-        "SELECT form, schedule_job('x', id) AS form FROM t",
-        Code::PlanError,
-        "column \"form\" is there twice",
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn explain_runs_nothing() {
-    for sql in [
-        "EXPLAIN SELECT schedule_job('x', id) FROM t ORDER BY id",
-        "EXPLAIN VERBOSE SELECT schedule_job('x', id) FROM t ORDER BY id",
-        "EXPLAIN FORMAT TREE SELECT schedule_job('x', id) FROM t ORDER BY id",
-        "EXPLAIN FORMAT INDENT SELECT schedule_job('x', id) FROM t ORDER BY id",
-    ] {
-        let bench = Bench::small().await;
-        let shown = rows(&bench.run(sql).await.unwrap());
-        assert!(shown.contains("schedule_job"), "{sql}: {shown}");
-        assert_eq!(bench.recorder.log(), "", "{sql}");
-    }
-}
-
-#[tokio::test]
-async fn preview_shows_arguments_and_outcome_and_does_nothing() {
-    let bench = Bench::small().await;
-    let show_all = |batches: Vec<RecordBatch>| {
-        let mut text = String::new();
-        for field in batches[0].schema().fields() {
-            write!(text, "{} ", field.name()).unwrap();
-        }
-        format!("{}| {}", text, rows(&batches))
-    };
-    let one =
-        "PREVIEW SELECT form, schedule_job('x', id, priority => 2) FROM t ORDER BY id LIMIT 1";
-    assert_eq!(
-        show_all(bench.run(one).await.unwrap()),
-        "form transform source_id priority outcome reason blocking_job_id holder | \
-         b x 1 2 scheduled NULL NULL NULL"
-    );
-    let two = "PREVIEW SELECT cancel_job(id) AS c, acquire_lock('r') FROM t LIMIT 1";
-    assert!(show_all(bench.run(two).await.unwrap()).starts_with(
-        "c_job_id c_outcome c_reason c_blocking_job_id c_holder acquire_lock_resource \
-         acquire_lock_outcome"
-    ));
-    let clash = "PREVIEW SELECT id AS outcome, cancel_job(id) FROM t LIMIT 1";
-    assert!(
-        show_all(bench.run(clash).await.unwrap())
-            .starts_with("outcome job_id cancel_job_outcome reason")
-    );
-    assert_eq!(bench.recorder.log(), "");
-}
-
-#[tokio::test]
 async fn a_plan_runs_once_however_often_it_is_collected() {
     let bench = Bench::small().await;
     let Statement::Effect(query) = parse("SELECT schedule_job('x', id) FROM t WHERE id = 1")
@@ -716,220 +650,6 @@ async fn the_memory_limit_holds_for_collected_rows() {
     assert_eq!(bench.recorder.log(), "");
 }
 
-/// A scan that gives one batch and then waits for ever.
-#[derive(Debug)]
-struct Endless(SchemaRef);
-
-impl datafusion::physical_plan::streaming::PartitionStream for Endless {
-    fn schema(&self) -> &SchemaRef {
-        &self.0
-    }
-
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1]))];
-        let batch = RecordBatch::try_new(Arc::clone(&self.0), columns).unwrap();
-        let rows = stream::once(async { Ok(batch) }).chain(stream::pending());
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.0), rows))
-    }
-}
-
-/// Tells when the action has ended, and how.
-#[derive(Debug)]
-struct Watched {
-    action: Arc<dyn RootAction>,
-    ended: Arc<Notify>,
-    outcome: Arc<Mutex<Option<String>>>,
-}
-
-#[async_trait]
-impl RootAction for Watched {
-    fn name(&self) -> &str {
-        "watched"
-    }
-
-    fn output_schema(&self, input: &SchemaRef) -> Result<SchemaRef> {
-        self.action.output_schema(input)
-    }
-
-    async fn run(
-        &self,
-        input: SendableRecordBatchStream,
-        context: Arc<TaskContext>,
-    ) -> Result<Vec<RecordBatch>> {
-        let result = self.action.run(input, context).await;
-        let outcome = match &result {
-            Ok(batches) => rows(batches),
-            Err(error) => error.message().to_owned(),
-        };
-        *self.outcome.lock().unwrap() = Some(outcome);
-        self.ended.notify_one();
-        result
-    }
-}
-
-fn watched(
-    recorder: &Arc<Recorder>,
-) -> (Arc<dyn RootAction>, Arc<Notify>, Arc<Mutex<Option<String>>>) {
-    let call = action::EffectCall {
-        function: EffectFunction::ScheduleJob,
-        column: 0,
-        name: "job".to_owned(),
-        given: vec![0, 1],
-    };
-    let target = EffectTarget::Commit(Arc::clone(recorder) as _);
-    let inner = Arc::new(action::EffectAction::new(vec![call], target, 10));
-    let (ended, outcome) = (Arc::new(Notify::new()), Arc::new(Mutex::new(None)));
-    let (ended_too, outcome_too) = (Arc::clone(&ended), Arc::clone(&outcome));
-    (
-        Arc::new(Watched {
-            action: inner,
-            ended,
-            outcome,
-        }),
-        ended_too,
-        outcome_too,
-    )
-}
-
-async fn watched_stream(
-    bench: &Bench,
-    from: &str,
-) -> (
-    SendableRecordBatchStream,
-    Arc<Notify>,
-    Arc<Mutex<Option<String>>>,
-) {
-    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
-    let endless = datafusion::catalog::streaming::StreamingTable::try_new(
-        Arc::clone(&schema),
-        vec![Arc::new(Endless(schema))],
-    );
-    let context = SessionContext::new_with_state(bench.state.clone());
-    if !context.table_exist("endless").unwrap() {
-        context
-            .register_table("endless", Arc::new(endless.unwrap()))
-            .unwrap();
-    }
-    let sql = format!("SELECT schedule_job('x', id) FROM {from} WHERE id = 1");
-    let Statement::Effect(query) = parse(&sql).unwrap().statement else {
-        panic!("no effect")
-    };
-    let (query, _) = bench.gate.rewrite_effects(*query).unwrap();
-    let input = context
-        .sql(&query.to_string())
-        .await
-        .unwrap()
-        .into_unoptimized_plan();
-    let (action, ended, outcome) = watched(&bench.recorder);
-    let plan = EffectNode::plan(input, action).unwrap();
-    let physical = bench.state.create_physical_plan(&plan).await.unwrap();
-    (
-        execute_stream(physical, bench.state.task_ctx()).unwrap(),
-        ended,
-        outcome,
-    )
-}
-
-#[tokio::test]
-async fn a_client_gone_before_the_first_row_changes_nothing() {
-    let bench = Bench::small().await;
-    let (stream, _, outcome) = watched_stream(&bench, "t").await;
-    drop(stream);
-    tokio::task::yield_now().await;
-    assert_eq!(*outcome.lock().unwrap(), None);
-    assert_eq!(bench.recorder.log(), "");
-}
-
-#[tokio::test]
-async fn a_client_gone_or_timed_out_while_rows_are_read_changes_nothing() {
-    let bench = Bench::small().await;
-    let (mut stream, ended, outcome) = watched_stream(&bench, "endless").await;
-    // One poll starts the task, which reads a row and waits for the next for ever.
-    assert!(futures::poll!(stream.next()).is_pending());
-    tokio::task::yield_now().await;
-    drop(stream);
-    ended.notified().await;
-    let outcome = outcome.lock().unwrap().clone();
-    assert_eq!(
-        outcome.as_deref(),
-        Some("the statement was given up before it acted")
-    );
-    assert_eq!(bench.recorder.log(), "");
-}
-
-#[tokio::test]
-async fn a_client_gone_during_the_commit_does_not_tear_it() {
-    let pause = Arc::new((Notify::new(), Notify::new()));
-    let recorder = Recorder {
-        pause: Some(Arc::clone(&pause)),
-        ..Recorder::default()
-    };
-    let config = SessionConfig::new().with_target_partitions(4);
-    let bench = Bench::new(recorder, config, 1 << 30).await;
-    let (mut stream, ended, outcome) = watched_stream(&bench, "t").await;
-    tokio::select! {
-        _ = stream.next() => panic!("the commit waits, so there is no row yet"),
-        () = pause.0.notified() => {}
-    }
-    drop(stream);
-    pause.1.notify_one();
-    ended.notified().await;
-    assert_eq!(outcome.lock().unwrap().as_deref(), Some("1"));
-    assert_eq!(bench.recorder.log(), "schedule_job(x,1)");
-}
-
-#[tokio::test]
-async fn effect_functions_that_get_past_the_gate_are_refused() {
-    let bench = Bench::small().await;
-    let context = SessionContext::new_with_state(bench.state.clone());
-    for sql in [
-        "SELECT schedule_job('x', id) FROM t",
-        "SELECT id FROM t WHERE schedule_job('x', id) > 0",
-        "SELECT id FROM t WHERE id IN (SELECT schedule_job('x', id) FROM t)",
-        "CREATE TABLE u AS SELECT schedule_job('x', id) FROM t",
-        "EXPLAIN ANALYZE SELECT schedule_job('x', id) FROM t",
-        "COPY (SELECT schedule_job('x', id) FROM t) TO 'never.csv'",
-    ] {
-        let result = match context.sql(sql).await {
-            Ok(frame) => frame.collect().await,
-            Err(error) => Err(error),
-        };
-        let error = Error::from(result.expect_err(sql));
-        assert_eq!(error.code(), Code::EffectMisplaced, "{sql}: {error:?}");
-    }
-    // PREPARE is optimised without being analysed; its execution is refused by the planner.
-    context
-        .sql("PREPARE p AS SELECT schedule_job('x', id) FROM t")
-        .await
-        .unwrap();
-    for _ in 0..2 {
-        let result = context.sql("EXECUTE p").await.unwrap().collect().await;
-        assert_eq!(
-            Error::from(result.unwrap_err()).code(),
-            Code::EffectMisplaced
-        );
-    }
-}
-
-#[tokio::test]
-async fn an_effect_below_the_root_is_refused() {
-    let bench = Bench::small().await;
-    let Statement::Effect(query) = parse("SELECT schedule_job('x', id) AS job FROM t")
-        .unwrap()
-        .statement
-    else {
-        panic!("not an effect");
-    };
-    let plan = bench.plan(&query).await.unwrap();
-    let above = datafusion::logical_expr::LogicalPlanBuilder::from(plan)
-        .limit(0, Some(1))
-        .unwrap()
-        .build()
-        .unwrap();
-    assert_eq!(bench.collect(&above).await.unwrap_err().code(), Code::Bug);
-    assert_eq!(bench.recorder.log(), "");
-}
-
 #[tokio::test]
 async fn constant_calls_need_no_plan() {
     let bench = Bench::small().await;
@@ -975,4 +695,44 @@ async fn constant_calls_need_no_plan() {
     };
     let row = args("CALL claim_jobs('w', ARRAY['a', 'b'])").await;
     assert_eq!(row.column(1).as_list::<i32>().value(0).len(), 2);
+}
+
+#[tokio::test]
+async fn errors_of_planning_say_what_and_where() {
+    let bench = Bench::small().await;
+    for (sql, code, message, hint, at) in [
+        (
+            "SELECT cancel_job(id)\nFROM sorces",
+            Code::UnknownObject,
+            "table \"sorces\" does not exist",
+            Some("Did you mean \"sources\"?"),
+            Some((2, 6)),
+        ),
+        (
+            "SELECT cancel_job(1),\n forms FROM t",
+            Code::PlanError,
+            "column \"forms\" does not exist",
+            Some("Did you mean \"form\"?"),
+            Some((2, 2)),
+        ),
+        (
+            "SELECT cancel_job(t.identifier) FROM t",
+            Code::PlanError,
+            "column \"t.identifier\" does not exist",
+            Some("There are: id, form."),
+            Some((1, 19)),
+        ),
+    ] {
+        let error = bench
+            .run(sql)
+            .await
+            .map(|batches| rows(&batches))
+            .expect_err(sql);
+        let found = error.position().map(|at| (at.line, at.column));
+        assert_eq!(
+            (error.code(), error.message(), error.hint(), found),
+            (code, message, hint, at),
+            "{error:?}"
+        );
+    }
 }

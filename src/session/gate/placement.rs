@@ -183,16 +183,19 @@ pub(super) fn misplaced(found: &Found, clause: &str) -> Error {
         Some(place) => format!("{clause}, in {place}"),
         None => clause.to_owned(),
     };
-    let hint = if EffectFunction::named(name).is_some() {
-        way_out(name, &clause)
+    let error = if EffectFunction::named(name).is_some() {
+        Error::new(
+            Code::EffectMisplaced,
+            format!("effect function \"{name}\" cannot stand in {clause}"),
+        )
+        .with_hint(way_out(name, &clause))
     } else {
-        format!("Only CALL runs it: CALL {name}(...).")
+        Error::new(
+            Code::EffectMisplaced,
+            format!("procedure \"{name}\" cannot stand in a query"),
+        )
+        .with_hint(format!("Only CALL runs it: CALL {name}(...)."))
     };
-    let error = Error::new(
-        Code::EffectMisplaced,
-        format!("effect function \"{name}\" cannot stand in {clause}"),
-    )
-    .with_hint(hint);
     match found.position {
         Some(position) => error.with_position(position),
         None => error,

@@ -124,8 +124,8 @@ fn effects_stand_only_as_bare_items_of_the_outermost_select() {
             "FROM, in a subquery",
         ),
         ("SELECT * FROM F", "FROM"),
-        ("SELECT * FROM claim_jobs('w')", "FROM"),
-        ("SELECT claim_jobs('w')", "an expression"),
+        ("SELECT * FROM claim_jobs('w')", "a query"),
+        ("SELECT claim_jobs('w')", "a query"),
         (
             "WITH c AS (SELECT F FROM t) SELECT * FROM c",
             "a CTE (WITH)",
