@@ -20,6 +20,7 @@ use crate::error::{Code, Error, Position, Result};
 use crate::session::gate::names_effect;
 use crate::session::statement::{DropKind, Existing, InsertMode, Missing, Parsed, Statement};
 
+mod depth;
 mod transform;
 
 /// How deep expressions and subqueries may nest. Chosen: well within a 2 MiB stack, and far more
@@ -38,6 +39,7 @@ pub fn parse(sql: &str) -> Result<Parsed> {
         return Err(Error::new(Code::SyntaxError, "there is no statement")
             .with_hint("Write one SQL statement, such as SELECT * FROM jobs."));
     };
+    depth::check(&text.tokens)?;
     let start = first.span.start;
     let mut parser = DFParserBuilder::new(text.tokens.clone())
         .with_recursion_limit(NESTING_MAX)

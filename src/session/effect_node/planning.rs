@@ -89,12 +89,8 @@ pub async fn plan_effects(
 /// The action for calls without a query, see
 /// [`constant_calls`](crate::session::effect_node::constant::constant_calls).
 pub fn constant_action(items: &[EffectItem], target: EffectTarget) -> Result<EffectAction> {
-    let names = items.iter().enumerate().map(|(n, item)| (n, item));
-    Ok(EffectAction::new(
-        name_calls(names, HashSet::new())?,
-        target,
-        1,
-    ))
+    let calls = name_calls(items.iter().enumerate(), HashSet::new())?;
+    Ok(EffectAction::new(calls, target, 1))
 }
 
 /// Runs constant calls, in a task that a gone client does not tear. One row.

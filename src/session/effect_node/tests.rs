@@ -319,6 +319,20 @@ async fn effects_run_once_per_final_row_in_order() {
         "1; 2",
     )
     .await;
+    check(
+        "SELECT schedule_job('x', id) FROM t ORDER BY form DESC, abs(id - 4), id",
+        "s3; s6; s1; s8; s4; s5; s2; s7",
+        "1; 2; 3; 4; 5; 6; 7; 8",
+    )
+    .await;
+    // The scalar subquery becomes a node of its own, which must not cost the order.
+    check(
+        "SELECT schedule_job('x', id, priority => (SELECT max(id) FROM t)) FROM t \
+         WHERE id > (SELECT min(id) + 4 FROM t) ORDER BY form, id DESC",
+        "s7,8; s8,8; s6,8",
+        "1; 2; 3",
+    )
+    .await;
     check("SELECT schedule_job('x', id) FROM t LIMIT 0", "", "").await;
     check("SELECT schedule_job('x', id) FROM t WHERE id > 100", "", "").await;
     check(

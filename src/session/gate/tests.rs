@@ -273,3 +273,12 @@ fn settings_transactions_and_foreign_statements_are_refused() {
         assert_eq!(code(Access::ReadWrite, sql), expected, "{sql}");
     }
 }
+
+#[test]
+fn the_longest_chain_that_parses_passes_the_gate() {
+    let terms: Vec<String> = (0..390).map(|id| format!("id = {id}")).collect();
+    let sql = format!("SELECT cancel_job(id) FROM t WHERE {}", terms.join(" OR "));
+    assert_eq!(code(Access::ReadWrite, &sql), None);
+    let sql = format!("{sql} OR cancel_job(1)");
+    assert_eq!(code(Access::ReadWrite, &sql), Some(Code::EffectMisplaced));
+}

@@ -225,7 +225,7 @@ fn errors_say_what_was_expected_and_where() {
         "CREATE OR REPLACE TRANSFORM IF NOT EXISTS x ON t",
         "- OR REPLACE and IF NOT EXISTS exclude each other",
     );
-    let deep = format!("SELECT {}1{}", "(".repeat(2000), ")".repeat(2000));
+    let deep = format!("SELECT {}1{}", "(".repeat(200), ")".repeat(200));
     check_error(&deep, "- the statement nests too deep");
 }
 
@@ -244,4 +244,49 @@ fn scripts_split_at_semicolons_outside_texts_and_comments() {
             ("SELECT 2", 3, 13)
         ]
     );
+}
+
+/// A chain as long as this overflowed the stack when its tree was copied, which ended the process.
+#[test]
+fn chains_are_bounded_however_they_are_built() {
+    let chain = |link: &str| vec!["a"; 3000].join(link);
+    let nested = |depth: usize| {
+        (0..depth).fold("a".to_owned(), |inner, _| {
+            format!("({inner}{})", "+a".repeat(20))
+        })
+    };
+    for sql in [
+        format!("SELECT 1 FROM t WHERE {}", chain(" OR ")),
+        format!("SELECT {}", chain(" + ")),
+        format!("SELECT {}", chain(" AND a = ")),
+        format!("SELECT a{}", "::INT".repeat(3000)),
+        format!("SELECT a{}", " IS NULL".repeat(3000)),
+        format!("SELECT {}", vec!["1"; 3000].join(" UNION ALL SELECT ")),
+        format!("SELECT {}", nested(40)),
+    ] {
+        let error = parse(&sql).expect_err(&sql);
+        assert_eq!(
+            error.message(),
+            "more than 400 operators are chained",
+            "{}",
+            &sql[..60]
+        );
+        assert!(error.position().is_some());
+    }
+    let rows = vec!["(1 + 1, 'a')"; 3000].join(", ");
+    for sql in [
+        format!("INSERT INTO t VALUES {rows}"),
+        format!(
+            "SELECT 1 FROM t WHERE a IN ({})",
+            vec!["-1"; 3000].join(", ")
+        ),
+        format!("SELECT {}", vec!["a + 1"; 3000].join(", ")),
+        format!("SELECT {}", nested(18)),
+        format!(
+            "SELECT 1 FROM t {}",
+            "JOIN t ON a = b AND c = d ".repeat(300)
+        ),
+    ] {
+        parse(&sql).unwrap_or_else(|error| panic!("{}: {error:?}", &sql[..60]));
+    }
 }
