@@ -306,17 +306,16 @@ fn convert_interval(of: &Signature, parameter: &Parameter, array: &ArrayRef) -> 
         let intervals = intervals.as_primitive::<IntervalMonthDayNanoType>();
         let mut micros = Vec::with_capacity(intervals.len());
         for (row, interval) in intervals.iter().enumerate() {
-            micros.push(match interval {
-                None => None,
-                Some(interval) if interval.months != 0 => {
-                    let value = display(array, row).unwrap_or_default();
-                    return Err(value_error(of, parameter, &value));
-                }
-                Some(interval) => Some(
-                    i64::from(interval.days) * MICROS_PER_DAY
-                        + interval.nanoseconds / NANOS_PER_MICRO,
-                ),
+            let length = interval.map(|interval| {
+                let days = i64::from(interval.days).checked_mul(MICROS_PER_DAY)?;
+                let length = days.checked_add(interval.nanoseconds / NANOS_PER_MICRO)?;
+                (interval.months == 0).then_some(length)
             });
+            if length == Some(None) {
+                let value = display(array, row).unwrap_or_default();
+                return Err(value_error(of, parameter, &value));
+            }
+            micros.push(length.flatten());
         }
         Arc::new(DurationMicrosecondArray::from(micros)) as ArrayRef
     };
@@ -469,6 +468,13 @@ mod tests {
             text("1 month"),
             "argument \"ttl\" of acquire_lock is '1 month', but must be a length of time such as \
              '30 seconds', without months or years",
+        );
+        check(
+            lock,
+            "ttl",
+            text("999999999 days"),
+            "argument \"ttl\" of acquire_lock is '999999999 days', but must be a length of time \
+             such as '30 seconds', without months or years",
         );
         check(
             lock,

@@ -158,15 +158,15 @@ impl<'a> Source<'a> {
     }
 
     fn offset(&self, at: Location) -> usize {
-        let mut line_start = 0;
-        for _ in 1..at.line {
-            match self.sql[line_start..].find('\n') {
-                Some(length) => line_start += length + 1,
-                None => return self.sql.len(),
-            }
-        }
+        let lines_before = usize::try_from(at.line.saturating_sub(1)).unwrap_or(usize::MAX);
+        let line_start: usize = self
+            .sql
+            .split_inclusive('\n')
+            .take(lines_before)
+            .map(str::len)
+            .sum();
+        let line = self.sql.get(line_start..).unwrap_or_default();
         let column = usize::try_from(at.column.saturating_sub(1)).unwrap_or(usize::MAX);
-        let line = &self.sql[line_start..];
         line.char_indices()
             .nth(column)
             .map_or(self.sql.len(), |(offset, _)| line_start + offset)

@@ -20,11 +20,11 @@ use crate::error::{Code, Error, Position, Result};
 use crate::functions::carrier::{Carrier, carrier_name};
 use crate::functions::effect::{EffectFunction, Procedures, Signature, effect_udfs};
 use crate::session::effect_node::action::{BoundCall, EffectAction, EffectCall, EffectTarget};
-use crate::session::effect_node::constant::constant_arguments;
+use crate::session::effect_node::constant::{constant_arguments, constant_calls};
 use crate::session::effect_node::{EffectNode, RootPlanner, StrayEffects, detached};
 use crate::session::errors::suggest_table;
 use crate::session::gate::{
-    EffectItem, Naming, arguments_query, is_carrier_column, misplaced_in_plan,
+    EffectItem, Gate, Naming, arguments_query, is_carrier_column, misplaced_in_plan,
 };
 
 /// The functions that the rewriting needs: the nets and all carriers.
@@ -60,6 +60,43 @@ pub fn install(
     builder
         .with_analyzer_rule(Arc::new(StrayEffects))
         .with_query_planner(Arc::new(RootPlanner::new(planners)))
+}
+
+/// An effect statement that is ready to run.
+#[derive(Debug)]
+pub enum Prepared {
+    /// Constants only: [`run_constant`] runs it.
+    Constant {
+        /// The action.
+        action: EffectAction,
+        /// Its calls, one row.
+        calls: Vec<BoundCall>,
+    },
+    /// A plan with the effect at its root, to be run as any other plan, once.
+    Plan(LogicalPlan),
+}
+
+/// From an effect query to what can be run, on the short path where that is possible.
+///
+/// # Errors
+/// Those of [`Gate::rewrite_effects`] and [`plan_effects`].
+pub async fn prepare_effects(
+    gate: &Gate,
+    state: &SessionState,
+    query: &Query,
+    target: EffectTarget,
+    rows_max: usize,
+) -> Result<Prepared> {
+    let (query, items) = gate.rewrite_effects(query.clone())?;
+    if let Some(calls) = constant_calls(&query, &items)? {
+        return Ok(Prepared::Constant {
+            action: constant_action(&items, target)?,
+            calls,
+        });
+    }
+    Ok(Prepared::Plan(
+        plan_effects(state, query, &items, target, rows_max).await?,
+    ))
 }
 
 /// Plans an effect query.

@@ -17,7 +17,8 @@ use tokio::sync::Notify;
 use super::action::{BoundCall, EffectForecast, EffectSink, EffectTarget, forecast_fields};
 use super::constant::constant_calls;
 use super::planning::{
-    constant_action, explain_effects, install, plan_effects, procedure_arguments, run_constant,
+    Prepared, explain_effects, install, plan_effects, prepare_effects, procedure_arguments,
+    run_constant,
 };
 use super::*;
 use crate::functions::effect::{EffectFunction, Procedures};
@@ -203,18 +204,12 @@ impl Bench {
             Statement::Effect(query) => self.collect(&self.plan(query).await?).await,
             Statement::Call(function) => match self.gate.call(function)? {
                 Call::Effect(query) => {
-                    let (query, items) = self.gate.rewrite_effects(*query)?;
-                    match constant_calls(&query, &items)? {
-                        Some(calls) => {
-                            let action = constant_action(&items, self.commit())?;
+                    let target = self.commit();
+                    match prepare_effects(&self.gate, &self.state, &query, target, 1000).await? {
+                        Prepared::Constant { action, calls } => {
                             Ok(vec![run_constant(action, calls).await?])
                         }
-                        None => {
-                            let target = self.commit();
-                            let plan =
-                                plan_effects(&self.state, query, &items, target, self.rows_max);
-                            self.collect(&plan.await?).await
-                        }
+                        Prepared::Plan(plan) => self.collect(&plan).await,
                     }
                 }
                 Call::Procedure {
