@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod functions;
 pub mod id;
 pub mod ledger;
 pub mod model;

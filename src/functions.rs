@@ -1,0 +1,4 @@
+//! SQL functions.
+
+pub mod carrier;
+pub mod effect;

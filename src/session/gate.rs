@@ -1,0 +1,691 @@
+//! The gate: where effects may stand, what a session may run, and the rewriting of effect
+//! queries into pure ones. It works on the syntax tree and does no I/O.
+//!
+//! After [`Gate::rewrite_effects`] the query holds no effect: each call became a carrier, a pure
+//! function that returns the arguments as a struct, in a column of a reserved name.
+
+use datafusion::sql::parser::{
+    CopyToSource, CopyToStatement, ResetStatement, Statement as SyntaxTree,
+};
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
+use datafusion::sql::sqlparser::ast::{
+    Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart, OrderByKind, Query, Select,
+    SelectFlavor, SelectItem, Set, SetExpr, Statement as SqlStatement, Value, Visit,
+};
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+use crate::error::{Code, Error, Position, Result};
+use crate::functions::carrier::carrier_name;
+use crate::functions::effect::{EffectFunction, Procedures, Signature};
+use crate::session::errors::nearest;
+use crate::session::parser::{identifier, object_name};
+use crate::session::statement::{Statement, TransformBody};
+
+mod arguments;
+mod placement;
+
+pub use placement::names_effect;
+
+use arguments::bind;
+use placement::{Found, find, function_position, misplaced};
+
+/// The reserved name of the column that carries the arguments of the n-th effect of a query.
+pub fn carrier_column(n: usize) -> String {
+    format!("__effect_{n}")
+}
+
+/// Whether a name is one of [`carrier_column`].
+pub fn is_carrier_column(name: &str) -> bool {
+    name.starts_with("__effect_")
+}
+
+/// What a session may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    ReadWrite,
+    /// Queries, previews and settings only.
+    ReadOnly,
+}
+
+/// The rules of one session.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    access: Access,
+    procedures: Procedures,
+}
+
+/// Where the name of an effect's column comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// `AS name`: a clash is an error.
+    Alias,
+    /// The function's name: a clash is resolved with a number.
+    Function,
+}
+
+/// One effect call of the SELECT list.
+#[derive(Debug, Clone)]
+pub struct EffectItem {
+    /// The function.
+    pub function: EffectFunction,
+    /// The output name that the user expects.
+    pub name: String,
+    /// Where the name comes from.
+    pub naming: Naming,
+    /// The name of the carrier's column in the rewritten query.
+    pub column: String,
+    /// One expression per parameter, `None` where left out.
+    pub args: Vec<Option<Expr>>,
+    /// Where the call stands.
+    pub position: Option<Position>,
+}
+
+/// What a CALL calls.
+#[derive(Debug, Clone)]
+pub enum Call {
+    /// An effect function: the same as a SELECT of it without FROM.
+    Effect(Box<Query>),
+    /// A procedure with one expression per parameter, `None` where left out.
+    Procedure {
+        /// Which one.
+        signature: &'static Signature,
+        /// The arguments.
+        args: Vec<Option<Expr>>,
+        /// Where the call stands.
+        position: Option<Position>,
+    },
+}
+
+impl Gate {
+    /// The gate of a session.
+    pub fn new(access: Access, procedures: Procedures) -> Self {
+        Self { access, procedures }
+    }
+
+    /// The procedures that CALL knows.
+    pub fn procedures(&self) -> &Procedures {
+        &self.procedures
+    }
+
+    /// Judges a statement before anything of it is planned.
+    ///
+    /// # Errors
+    /// `SG1003 effect-misplaced`, `SG1004 effect-argument`, `SG1005 unsupported-statement`,
+    /// `SG1006 setting-denied`, `SG1007 read-only`.
+    pub fn check(&self, statement: &Statement) -> Result<()> {
+        self.check_access(statement)?;
+        match statement {
+            Statement::Query(query) => self.refuse(query.as_ref(), "this place"),
+            Statement::Effect(query) => self.rewrite_effects(query.as_ref().clone()).map(drop),
+            Statement::Call(function) => self.call(function).map(drop),
+            Statement::Preview(inner) => self.check_preview(inner),
+            Statement::Insert { tree, .. } => self.refuse_sql(tree, "INSERT"),
+            Statement::Update { tree, .. } => self.refuse_sql(tree, "UPDATE"),
+            Statement::Delete { tree, .. } => self.refuse_sql(tree, "DELETE"),
+            Statement::Truncate { tree, .. } => self.refuse_sql(tree, "TRUNCATE"),
+            Statement::CreateTable { tree, .. } => self.refuse_sql(tree, "CREATE TABLE AS"),
+            Statement::CreateView { tree, .. } => self.refuse_sql(tree, "a view"),
+            Statement::CreateTransform(create) => match &create.body {
+                TransformBody::Sql { query, .. } => self.refuse(query.as_ref(), "a transform"),
+                TransformBody::Command(_) | TransformBody::Outside => Ok(()),
+            },
+            Statement::Explain {
+                options, statement, ..
+            } => {
+                if options.analyze {
+                    return self.check_analyze(statement);
+                }
+                match statement.as_ref() {
+                    // EXPLAIN runs nothing, so any session may ask.
+                    Statement::Query(_) | Statement::Effect(_) | Statement::Call(_) => {
+                        let access = Access::ReadWrite;
+                        Self {
+                            access,
+                            procedures: self.procedures.clone(),
+                        }
+                        .check(statement)
+                    }
+                    other => self.check(other),
+                }
+            }
+            Statement::Set(tree) => check_setting(tree),
+            Statement::Copy(tree) => match tree.as_ref() {
+                SyntaxTree::CopyTo(copy) => self.refuse_copy(copy),
+                _ => Ok(()),
+            },
+            Statement::Prepare(tree) => self.refuse_sql(tree, "PREPARE"),
+            Statement::Execute(tree) => self.refuse_sql(tree, "EXECUTE"),
+            Statement::Transaction(tree) => Err(Error::new(
+                Code::Unsupported,
+                format!("{} is not supported", words(tree, 1)),
+            )
+            .with_hint(
+                "Every statement is one commit: leave it out, and select all rows that \
+                         belong together in one statement.",
+            )),
+            Statement::Other(tree) => {
+                self.refuse_sql(tree, "this statement")?;
+                Err(Error::new(
+                    Code::Unsupported,
+                    format!("{} is not supported", words(tree, 2)),
+                )
+                .with_hint("The reference lists the statements that there are."))
+            }
+            Statement::CreateExternalTable { .. }
+            | Statement::Drop { .. }
+            | Statement::Show(_)
+            | Statement::Describe(_)
+            | Statement::Checkpoint => Ok(()),
+        }
+    }
+
+    fn check_access(&self, statement: &Statement) -> Result<()> {
+        let what = match statement {
+            Statement::Query(_)
+            | Statement::Preview(_)
+            | Statement::Explain { .. }
+            | Statement::Set(_)
+            | Statement::Show(_)
+            | Statement::Describe(_)
+            | Statement::Prepare(_)
+            | Statement::Execute(_)
+            | Statement::Transaction(_)
+            | Statement::Other(_) => return Ok(()),
+            Statement::Effect(_) => "an effect function",
+            Statement::Call(_) => "CALL",
+            Statement::Insert { .. } => "INSERT",
+            Statement::Update { .. } => "UPDATE",
+            Statement::Delete { .. } => "DELETE",
+            Statement::Truncate { .. } => "TRUNCATE",
+            Statement::CreateTable { .. }
+            | Statement::CreateView { .. }
+            | Statement::CreateExternalTable { .. }
+            | Statement::CreateTransform(_) => "CREATE",
+            Statement::Drop { .. } => "DROP",
+            Statement::Copy(_) => "COPY",
+            Statement::Checkpoint => "CHECKPOINT",
+        };
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(Error::new(
+                Code::ReadOnly,
+                format!("{what} cannot run in a read-only session"),
+            )
+            .with_hint("Use PREVIEW to see what would happen, or open a writing session.")),
+        }
+    }
+
+    fn check_preview(&self, inner: &Statement) -> Result<()> {
+        match inner {
+            Statement::Effect(query) => self.rewrite_effects(query.as_ref().clone()).map(drop),
+            Statement::Call(function) => match self.call(function)? {
+                Call::Effect(_) => Ok(()),
+                Call::Procedure { signature, .. } => Err(Error::new(
+                    Code::Unsupported,
+                    format!("procedure \"{}\" cannot be previewed", signature.name),
+                )
+                .with_hint("PREVIEW works for effect functions, such as schedule_job.")),
+            },
+            _ => Err(Error::bug("PREVIEW of a statement without effects")),
+        }
+    }
+
+    fn check_analyze(&self, inner: &Statement) -> Result<()> {
+        match inner {
+            Statement::Query(_) => self.check(inner),
+            Statement::Effect(query) => self.refuse(query.as_ref(), "EXPLAIN ANALYZE"),
+            Statement::Call(function) => {
+                let found = Found {
+                    name: object_name(&function.name),
+                    place: None,
+                    position: function_position(function),
+                };
+                Err(misplaced(&found, "EXPLAIN ANALYZE"))
+            }
+            _ => Err(Error::new(
+                Code::Unsupported,
+                "EXPLAIN ANALYZE would run a statement that writes",
+            )
+            .with_hint("Use EXPLAIN, which runs nothing.")),
+        }
+    }
+
+    fn refuse(&self, tree: &impl Visit, place: &str) -> Result<()> {
+        match find(tree, &self.procedures) {
+            Some(found) => Err(misplaced(&found, place)),
+            None => Ok(()),
+        }
+    }
+
+    fn refuse_sql(&self, tree: &SyntaxTree, place: &str) -> Result<()> {
+        match tree {
+            SyntaxTree::Statement(statement) => self.refuse(statement.as_ref(), place),
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse_copy(&self, copy: &CopyToStatement) -> Result<()> {
+        match &copy.source {
+            CopyToSource::Query(query) => self.refuse(query.as_ref(), "COPY"),
+            CopyToSource::Relation(_) => Ok(()),
+        }
+    }
+
+    /// Resolves a CALL.
+    ///
+    /// # Errors
+    /// `SG2001 unknown-object`: no such procedure; `SG1003` and `SG1004` as for a SELECT.
+    pub fn call(&self, function: &Function) -> Result<Call> {
+        let name = object_name(&function.name);
+        if EffectFunction::named(&name).is_some() {
+            let query = select_of(function.clone());
+            self.rewrite_effects(query.clone())?;
+            return Ok(Call::Effect(Box::new(query)));
+        }
+        let position = function_position(function);
+        let Some(signature) = self.procedures.named(&name) else {
+            let error = Error::new(
+                Code::UnknownObject,
+                format!("procedure \"{name}\" does not exist"),
+            );
+            let known: Vec<&str> = EffectFunction::ALL
+                .iter()
+                .map(|function| function.name())
+                .chain(self.procedures.all().iter().map(|signature| signature.name))
+                .collect();
+            let error = match nearest(&name, known.iter().copied()) {
+                Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+                None => error.with_hint(format!("There are: {}.", known.join(", "))),
+            };
+            return Err(match position {
+                Some(position) => error.with_position(position),
+                None => error,
+            });
+        };
+        self.refuse(&function.args, "the arguments of CALL")?;
+        let args = bind(signature, function)?;
+        Ok(Call::Procedure {
+            signature,
+            args,
+            position,
+        })
+    }
+
+    /// Replaces every effect call by its carrier.
+    ///
+    /// # Returns
+    /// The pure query, and the calls in the order of the SELECT list.
+    ///
+    /// # Errors
+    /// `SG1003 effect-misplaced`: a call that is no bare item of the outermost SELECT list;
+    /// `SG1004 effect-argument`.
+    pub fn rewrite_effects(&self, mut query: Query) -> Result<(Query, Vec<EffectItem>)> {
+        if let Some(with) = &query.with {
+            self.refuse(with, "a CTE (WITH)")?;
+        }
+        if !query.pipe_operators.is_empty() {
+            self.refuse(&query, "a query with pipe operators")?;
+        }
+        match query.body.as_ref() {
+            SetExpr::Select(_) => {}
+            SetExpr::SetOperation { op, .. } => {
+                self.refuse(query.body.as_ref(), &op.to_string())?;
+            }
+            SetExpr::Query(_) => self.refuse(query.body.as_ref(), "a query in parentheses")?,
+            SetExpr::Values(_) => self.refuse(query.body.as_ref(), "VALUES")?,
+            SetExpr::Insert(_)
+            | SetExpr::Update(_)
+            | SetExpr::Delete(_)
+            | SetExpr::Merge(_)
+            | SetExpr::Table(_) => self.refuse(query.body.as_ref(), "this statement")?,
+        }
+        let mut items = Vec::new();
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            items = self.rewrite_select(select)?;
+            self.check_clauses(select, &items)?;
+        }
+        self.check_order(&query, &items)?;
+        // Whatever clause is left that has no name here, an effect in it is refused as well.
+        self.refuse(&query, "this clause")?;
+        Ok((query, items))
+    }
+
+    fn rewrite_select(&self, select: &mut Select) -> Result<Vec<EffectItem>> {
+        let distinct = match &select.distinct {
+            Some(Distinct::Distinct | Distinct::On(_)) => true,
+            Some(Distinct::All) | None => false,
+        };
+        let mut items = Vec::new();
+        for item in &mut select.projection {
+            let (call, alias) = match item {
+                SelectItem::UnnamedExpr(Expr::Function(call)) => (call, None),
+                SelectItem::ExprWithAlias {
+                    expr: Expr::Function(call),
+                    alias,
+                } => (call, Some(alias)),
+                _ => {
+                    self.refuse(item, "an expression")?;
+                    continue;
+                }
+            };
+            let Some(function) = effect_named(&call.name) else {
+                self.refuse(item, "an expression")?;
+                continue;
+            };
+            let position = function_position(call);
+            let here = Found {
+                name: function.name().to_owned(),
+                place: None,
+                position,
+            };
+            if distinct {
+                return Err(misplaced(&here, "SELECT DISTINCT"));
+            }
+            self.refuse(&call.args, "the arguments of an effect function")?;
+            if let Some(clause) = extra_clause(call) {
+                return Err(misplaced(&here, clause));
+            }
+            let args = bind(function.signature(), call)?;
+            let (name, naming) = match alias {
+                Some(alias) => (identifier(alias), Naming::Alias),
+                None => (function.name().to_owned(), Naming::Function),
+            };
+            let column = carrier_column(items.len());
+            *item = SelectItem::ExprWithAlias {
+                expr: carrier_call(function.signature(), &args),
+                alias: Ident::with_quote('"', column.clone()),
+            };
+            items.push(EffectItem {
+                function,
+                name,
+                naming,
+                column,
+                args,
+                position,
+            });
+        }
+        Ok(items)
+    }
+
+    fn check_clauses(&self, select: &Select, items: &[EffectItem]) -> Result<()> {
+        if select.into.is_some()
+            && let Some(first) = items.first()
+        {
+            return Err(misplaced(&first.found(), "SELECT INTO"));
+        }
+        self.refuse(&select.distinct, "SELECT DISTINCT")?;
+        for table in &select.from {
+            self.refuse(&table.relation, "FROM")?;
+            self.refuse(&table.joins, "JOIN ... ON")?;
+        }
+        self.refuse(&select.selection, "WHERE")?;
+        self.refuse(&select.group_by, "GROUP BY")?;
+        self.refuse(&select.having, "HAVING")?;
+        self.refuse(&select.qualify, "QUALIFY")?;
+        self.refuse(&select.named_window, "WINDOW")?;
+        let aliases: Vec<&EffectItem> = items
+            .iter()
+            .filter(|item| item.naming == Naming::Alias)
+            .collect();
+        refuse_names(&select.having, &aliases, "HAVING")?;
+        refuse_names(&select.qualify, &aliases, "QUALIFY")?;
+        match &select.group_by {
+            GroupByExpr::All(_) => match items.first() {
+                Some(first) => Err(misplaced(&first.found(), "GROUP BY ALL")),
+                None => Ok(()),
+            },
+            GroupByExpr::Expressions(exprs, _) => {
+                refuse_names(exprs, &aliases, "GROUP BY")?;
+                exprs
+                    .iter()
+                    .try_for_each(|e| refuse_ordinal(e, select, items, "GROUP BY"))
+            }
+        }
+    }
+
+    fn check_order(&self, query: &Query, items: &[EffectItem]) -> Result<()> {
+        let Some(order_by) = &query.order_by else {
+            return Ok(());
+        };
+        self.refuse(order_by, "ORDER BY")?;
+        match &order_by.kind {
+            OrderByKind::All(_) => match items.first() {
+                Some(first) => Err(misplaced(&first.found(), "ORDER BY ALL")),
+                None => Ok(()),
+            },
+            OrderByKind::Expressions(exprs) => {
+                let named: Vec<&EffectItem> = items.iter().collect();
+                refuse_names(exprs, &named, "ORDER BY")?;
+                let SetExpr::Select(select) = query.body.as_ref() else {
+                    return Ok(());
+                };
+                exprs
+                    .iter()
+                    .try_for_each(|order| refuse_ordinal(&order.expr, select, items, "ORDER BY"))
+            }
+        }
+    }
+}
+
+impl EffectItem {
+    fn found(&self) -> Found {
+        Found {
+            name: self.function.name().to_owned(),
+            place: None,
+            position: self.position,
+        }
+    }
+}
+
+/// The error for a plan in which a carrier stands where the gate could not see it.
+pub fn misplaced_in_plan(item: &EffectItem, clause: &str) -> Error {
+    misplaced(&item.found(), clause)
+}
+
+fn refuse_names(tree: &impl Visit, items: &[&EffectItem], clause: &str) -> Result<()> {
+    match items
+        .iter()
+        .find_map(|item| placement::find_column(tree, &item.name).map(|position| (item, position)))
+    {
+        Some((item, position)) => {
+            let found = Found {
+                name: item.function.name().to_owned(),
+                place: None,
+                position,
+            };
+            Err(misplaced(&found, clause).with_detail(format!(
+                "\"{}\" names the result of the effect. If a column of a table is meant, write \
+                 the table before it.",
+                item.name
+            )))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses `ORDER BY 2` where the second item is an effect. Behind a wildcard the number says
+/// nothing yet; the plan is checked for that.
+fn refuse_ordinal(expr: &Expr, select: &Select, items: &[EffectItem], clause: &str) -> Result<()> {
+    let Expr::Value(value) = expr else {
+        return Ok(());
+    };
+    let Value::Number(number, _) = &value.value else {
+        return Ok(());
+    };
+    let index = number.parse::<usize>().unwrap_or(0).wrapping_sub(1);
+    let wildcard = |item: &SelectItem| {
+        matches!(
+            item,
+            SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)
+        )
+    };
+    if select
+        .projection
+        .iter()
+        .take(index.saturating_add(1))
+        .any(wildcard)
+    {
+        return Ok(());
+    }
+    let column = match select.projection.get(index) {
+        Some(SelectItem::ExprWithAlias { alias, .. }) => &alias.value,
+        _ => return Ok(()),
+    };
+    match items.iter().find(|item| item.column == *column) {
+        Some(item) => Err(misplaced(&item.found(), clause)),
+        None => Ok(()),
+    }
+}
+
+/// The effect function that a name resolves to.
+fn effect_named(name: &ObjectName) -> Option<EffectFunction> {
+    EffectFunction::named(&object_name(name))
+}
+
+/// A clause on the call that only other kinds of functions have.
+fn extra_clause(call: &Function) -> Option<&'static str> {
+    if call.over.is_some() {
+        return Some("a window (OVER)");
+    }
+    if call.filter.is_some() {
+        return Some("FILTER");
+    }
+    if !call.within_group.is_empty() {
+        return Some("WITHIN GROUP");
+    }
+    None
+}
+
+fn carrier_call(signature: &Signature, args: &[Option<Expr>]) -> Expr {
+    let null = || Expr::Value(Value::Null.with_empty_span());
+    let args = args
+        .iter()
+        .map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg.clone().unwrap_or_else(null))))
+        .collect();
+    Expr::Function(function(
+        Ident::with_quote('"', carrier_name(signature.name)),
+        FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
+    ))
+}
+
+fn function(name: Ident, args: FunctionArguments) -> Function {
+    Function {
+        name: ObjectName(vec![ObjectNamePart::Identifier(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args,
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    }
+}
+
+/// `SELECT carrier(args)`, for the arguments of a procedure that are no constants.
+pub fn arguments_query(signature: &Signature, args: &[Option<Expr>]) -> Query {
+    select(SelectItem::ExprWithAlias {
+        expr: carrier_call(signature, args),
+        alias: Ident::with_quote('"', carrier_column(0)),
+    })
+}
+
+fn select_of(call: Function) -> Query {
+    select(SelectItem::UnnamedExpr(Expr::Function(call)))
+}
+
+fn select(item: SelectItem) -> Query {
+    let select = Select {
+        select_token: AttachedToken::empty(),
+        optimizer_hints: Vec::new(),
+        distinct: None,
+        select_modifiers: None,
+        top: None,
+        top_before_distinct: false,
+        projection: vec![item],
+        exclude: None,
+        into: None,
+        from: Vec::new(),
+        lateral_views: Vec::new(),
+        prewhere: None,
+        selection: None,
+        connect_by: Vec::new(),
+        group_by: GroupByExpr::Expressions(Vec::new(), Vec::new()),
+        cluster_by: Vec::new(),
+        distribute_by: Vec::new(),
+        sort_by: Vec::new(),
+        having: None,
+        named_window: Vec::new(),
+        qualify: None,
+        window_before_qualify: false,
+        value_table_mode: None,
+        flavor: SelectFlavor::Standard,
+    };
+    Query {
+        with: None,
+        body: Box::new(SetExpr::Select(Box::new(select))),
+        order_by: None,
+        limit_clause: None,
+        fetch: None,
+        locks: Vec::new(),
+        for_clause: None,
+        settings: None,
+        format_clause: None,
+        pipe_operators: Vec::new(),
+    }
+}
+
+fn check_setting(tree: &SyntaxTree) -> Result<()> {
+    let names: Vec<String> = match tree {
+        SyntaxTree::Reset(ResetStatement::Variable(name)) => {
+            vec![object_name(name)]
+        }
+        SyntaxTree::Statement(statement) => match statement.as_ref() {
+            SqlStatement::Set(Set::SingleAssignment { variable, .. }) => {
+                vec![object_name(variable)]
+            }
+            SqlStatement::Set(Set::ParenthesizedAssignments { variables, .. }) => {
+                variables.iter().map(object_name).collect()
+            }
+            SqlStatement::Set(Set::MultipleAssignments { assignments }) => assignments
+                .iter()
+                .map(|assignment| object_name(&assignment.name))
+                .collect(),
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    };
+    // DataFusion reads the names without regard to case, quoted or not.
+    match names
+        .iter()
+        .find(|name| name.to_lowercase().contains("datafusion.runtime"))
+    {
+        Some(name) => Err(Error::new(
+            Code::SettingDenied,
+            format!("setting \"{name}\" cannot be changed in a session"),
+        )
+        .with_hint("The limits of memory and disk are set where the server or REPL is started.")),
+        None => Ok(()),
+    }
+}
+
+fn words(tree: &SyntaxTree, count: usize) -> String {
+    let text = tree.to_string();
+    let words: Vec<&str> = text.split_whitespace().take(count).collect();
+    words.join(" ").to_uppercase()
+}
+
+fn position_of(span: Span) -> Option<Position> {
+    (span.start.line > 0).then_some(Position {
+        line: span.start.line,
+        column: span.start.column,
+    })
+}
+
+#[cfg(test)]
+mod tests;
