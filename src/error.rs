@@ -262,12 +262,20 @@ mod tests {
     fn every_code_has_a_page_that_opens_with_its_name() {
         for code in Code::ALL {
             let title = format!("# {code} {}", code.slug());
-            assert_eq!(code.page().lines().next(), Some(title.as_str()), "page of {code}");
+            assert_eq!(
+                code.page().lines().next(),
+                Some(title.as_str()),
+                "page of {code}"
+            );
         }
     }
 
     #[test]
     fn codes_are_unique_and_ascend() {
-        assert!(Code::ALL.windows(2).all(|pair| pair[0].as_str() < pair[1].as_str()));
+        assert!(
+            Code::ALL
+                .windows(2)
+                .all(|pair| pair[0].as_str() < pair[1].as_str())
+        );
     }
 }

@@ -6,6 +6,8 @@
 //! `src/ARCHITECTURE.md` describes how data flows through them.
 
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod id;
 pub mod time;
+pub mod worker;

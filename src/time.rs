@@ -57,7 +57,9 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => {
-                let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let since_1970 = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default();
                 Timestamp(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
             }
             Self::Mock(micros) => Timestamp(micros.load(Ordering::SeqCst)),
