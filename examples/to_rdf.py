@@ -19,13 +19,16 @@ zeros, such as 622691-2023; every part is percent-encoded.
     procedure/ID                  eForms: ContractFolderID, the same in all notices of a procedure
     procedure/P0                  standard forms: P0 is the notice that a later one refers to
                                   (PROCEDURE/NOTICE_NUMBER_OJ), else the notice itself
-    notice/P/organisation/ORG     an organisation *as this notice describes it*: its identifier in
-                                  a notice is not the same in the next one
+    notice/P/organisation/ORG     an organisation *as this notice describes it*, for ORG-0001 of
+                                  one notice is not that of the next; below it /buyer, the role,
+                                  and /address. Standard forms have one, called "buyer"
     procedure/.../lot/LOT         a lot; LOT is LOT-0001, PAR-0001 or the lot number
+    .../purpose, .../term         what a procedure or lot is for, and its terms
     notice/P/location/NUTS        a place of performance, with the region from the NUTS authority
+    notice/P/outcome/RES          the result of a lot
 
-Vocabularies: the eProcurement Ontology where a class or property is well established there,
-Dublin Core, SKOS, LOCN-free plain labels elsewhere.
+Vocabularies: the eProcurement Ontology, ORG, LOCN, Dublin Core and SKOS. Two properties are our
+own, below BASE term/: subtype (a code) and tenderDeadline (xsd:dateTime).
 """
 
 import json
@@ -38,6 +41,10 @@ import xml.etree.ElementTree as ElementTree
 
 BASE = "https://example.org/sluicegate/"
 EPO = "http://data.europa.eu/a4g/ontology#"
+OWN = BASE + "term/"
+ORG = "http://www.w3.org/ns/org#"
+LEGAL = "http://www.w3.org/ns/legal#"
+LOCN = "http://www.w3.org/ns/locn#"
 DCT = "http://purl.org/dc/terms/"
 SKOS = "http://www.w3.org/2004/02/skos/core#"
 RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
@@ -219,10 +226,14 @@ class Notice:
         self.graph.link(self.iri, EPO + "refersToProcedure", procedure)
         return procedure
 
-    def organisation(self, identifier, kind, role_property, subject):
+    def buyer(self, identifier):
+        """The organisation that plays the buyer of this notice."""
         organisation = "%s/organisation/%s" % (self.iri, part(identifier))
-        self.graph.link(organisation, RDF_TYPE, EPO + kind)
-        self.graph.link(subject, role_property, organisation)
+        role = organisation + "/buyer"
+        self.graph.link(self.iri, EPO + "announcesRole", role)
+        self.graph.link(role, RDF_TYPE, EPO + "Buyer")
+        self.graph.link(role, EPO + "playedBy", organisation)
+        self.graph.link(organisation, RDF_TYPE, ORG + "Organization")
         return organisation
 
     def lot(self, procedure, identifier):
@@ -236,12 +247,12 @@ class Notice:
 
     def purpose(self, subject, main, additional):
         """CPV codes of a procedure or a lot."""
+        purpose = subject + "/purpose"
         for property_name, codes in (("hasMainClassification", main),
                                      ("hasAdditionalClassification", additional)):
             for code in codes:
                 if code and re.match(r"\d{8}", code):
                     concept = CPV + code[:8]
-                    purpose = subject + "/purpose"
                     self.graph.link(subject, EPO + "hasPurpose", purpose)
                     self.graph.link(purpose, RDF_TYPE, EPO + "Purpose")
                     self.graph.link(purpose, EPO + property_name, concept)
@@ -250,7 +261,10 @@ class Notice:
     def place(self, subject, code):
         if code and re.fullmatch(r"[A-Z]{2}[0-9A-Z]{0,3}", code):
             place = "%s/location/%s" % (self.iri, code)
-            self.graph.link(subject, EPO + "definesSpecificPlaceOfPerformance", place)
+            term = subject + "/term"
+            self.graph.link(subject, EPO + "foreseesContractSpecificTerm", term)
+            self.graph.link(term, RDF_TYPE, EPO + "ContractTerm")
+            self.graph.link(term, EPO + "definesSpecificPlaceOfPerformance", place)
             self.graph.link(place, RDF_TYPE, DCT + "Location")
             self.graph.link(place, EPO + "hasNutsCode", NUTS + code)
             self.graph.text(NUTS + code, SKOS + "notation", code)
@@ -270,7 +284,7 @@ def eforms(root):
                for one in children(publication, "NoticePublicationID")
                if one.get("schemeName", "ojs-notice-id") == "ojs-notice-id"]
     notice = Notice(publication_number(next(iter(numbers), None)))
-    graph, iri = notice.graph, notice.iri
+    graph = notice.graph
     language = language_tag(value_of(root, "NoticeLanguageCode"))
     subtype = value_of(extension, "NoticeSubType/SubTypeCode")
     if not subtype:
@@ -292,7 +306,7 @@ def eforms(root):
     buyers = [own(one) for one in
               children(root, "ContractingParty/Party/PartyIdentification/ID")]
     for organisation in children(extension, "Organizations/Organization"):
-        eforms_organisation(notice, procedure, organisation, buyers, language)
+        eforms_organisation(notice, organisation, buyers, language)
 
     for element in children(root, "ProcurementProjectLot"):
         identifier = value_of(element, "ID")
@@ -310,8 +324,8 @@ def eforms(root):
 
 def eforms_notice(notice, root, published, subtype):
     graph, iri = notice.graph, notice.iri
-    graph.text(iri, EPO + "hasNoticeSubType", subtype)
-    graph.typed(iri, DCT + "issued",
+    graph.text(iri, OWN + "subtype", subtype)
+    graph.typed(iri, EPO + "hasPublicationDate",
                 date_of(next((value_of(one, "PublicationDate") for one in published
                               if value_of(one, "PublicationDate")), None)), "date")
     day, time = value_of(root, "IssueDate"), value_of(root, "IssueTime")
@@ -326,7 +340,7 @@ def eforms_notice(notice, root, published, subtype):
             graph.link(iri, DCT + "language", AUTHORITY + "language/" + part(one))
     kind = child(root, "NoticeTypeCode")
     if own(kind):
-        graph.link(iri, DCT + "type", AUTHORITY + "notice-type/" + part(own(kind)))
+        graph.link(iri, EPO + "hasNoticeType", AUTHORITY + "notice-type/" + part(own(kind)))
         if kind.get("listName"):
             graph.link(iri, EPO + "hasFormType",
                        AUTHORITY + "form-type/" + part(kind.get("listName")))
@@ -343,7 +357,10 @@ def eforms_project(notice, subject, project, language):
                        language_tag(element.get("languageID")) or language)
     nature = value_of(project, "ProcurementTypeCode")
     if nature:
-        graph.link(subject, EPO + "hasContractNatureType",
+        purpose = subject + "/purpose"
+        graph.link(subject, EPO + "hasPurpose", purpose)
+        graph.link(purpose, RDF_TYPE, EPO + "Purpose")
+        graph.link(purpose, EPO + "hasContractNatureType",
                    AUTHORITY + "contract-nature/" + part(nature))
     codes = "%sCommodityClassification/ItemClassificationCode"
     notice.purpose(subject, [own(one) for one in children(project, codes % "Main")],
@@ -352,12 +369,12 @@ def eforms_project(notice, subject, project, language):
         notice.place(subject, own(element))
 
 
-def eforms_organisation(notice, procedure, organisation, buyers, language):
+def eforms_organisation(notice, organisation, buyers, language):
     graph, company = notice.graph, child(organisation, "Company")
     identifier = value_of(company, "PartyIdentification/ID")
     if not identifier or identifier not in buyers:
         return
-    buyer = notice.organisation(identifier, "Buyer", EPO + "isResponsibilityOfBuyer", procedure)
+    buyer = notice.buyer(identifier)
     for name in children(company, "PartyName/Name"):
         graph.text(buyer, EPO + "hasLegalName", own(name),
                    language_tag(name.get("languageID")) or language)
@@ -370,7 +387,7 @@ def eforms_organisation(notice, procedure, organisation, buyers, language):
 def eforms_deadline(graph, lot, element):
     period = child(element, "TenderingProcess/TenderSubmissionDeadlinePeriod")
     day, time = value_of(period, "EndDate"), value_of(period, "EndTime")
-    graph.typed(lot, EPO + "hasReceiptTenderDeadline", moment_of(day, time), "dateTime")
+    graph.typed(lot, OWN + "tenderDeadline", moment_of(day, time), "dateTime")
 
 
 def eforms_result(notice, procedure, result):
@@ -388,12 +405,17 @@ def eforms_result(notice, procedure, result):
 
 
 def address(graph, organisation, city, country, nuts):
-    graph.text(organisation, DCT + "spatial", city)
-    code = country_code(country)
+    where, code = organisation + "/address", country_code(country)
+    if nuts and not re.fullmatch(r"[A-Z]{2}[0-9A-Z]{0,3}", nuts):
+        nuts = None
+    if city or code or nuts:
+        graph.link(organisation, LEGAL + "registeredAddress", where)
+        graph.link(where, RDF_TYPE, LOCN + "Address")
+        graph.text(where, LOCN + "postName", city)
     if code:
-        graph.link(organisation, EPO + "hasCountryCode", AUTHORITY + "country/" + part(code))
-    if nuts and re.fullmatch(r"[A-Z]{2}[0-9A-Z]{0,3}", nuts):
-        graph.link(organisation, EPO + "hasNutsCode", NUTS + nuts)
+        graph.link(where, EPO + "hasCountryCode", AUTHORITY + "country/" + part(code))
+    if nuts:
+        graph.link(where, EPO + "hasNutsCode", NUTS + nuts)
 
 
 # ---------------------------------------------------------------- standard forms
@@ -416,14 +438,14 @@ def standard_form(root):
     for name in ("PERFORMANCE_NUTS", "ORIGINAL_NUTS"):
         for element in children(data, name):
             notice.place(procedure, element.get("CODE"))
-    standard_buyer(notice, procedure, form, data, root, language)
+    standard_buyer(notice, form, data, root, language)
     standard_lots(notice, procedure, form, language)
     return notice.finish()
 
 
 def original_form(root, language):
     """The form in its original language; translations hold no more than it does."""
-    forms = [one for one in children(root, "FORM_SECTION/*".replace("/*", ""))
+    forms = [one for one in children(root, "FORM_SECTION")
              for one in one if one.get("FORM") or one.get("CATEGORY")]
     if not forms:
         raise Unusable("no-form", "the notice has no form")
@@ -435,18 +457,17 @@ def original_form(root, language):
 
 def standard_notice(notice, coded, data, codif, form):
     graph, iri = notice.graph, notice.iri
-    graph.text(iri, EPO + "hasNoticeSubType", form.get("FORM"))
-    graph.typed(iri, DCT + "issued", date_of(value_of(coded, "REF_OJS/DATE_PUB")), "date")
+    graph.text(iri, OWN + "subtype", form.get("FORM"))
+    graph.typed(iri, EPO + "hasPublicationDate", date_of(value_of(coded, "REF_OJS/DATE_PUB")), "date")
     sent = date_of(value_of(codif, "DS_DATE_DISPATCH"))
     graph.typed(iri, EPO + "hasDispatchDate", sent and sent + "T00:00:00", "dateTime")
     code = LANGUAGES_REVERSE.get((value_of(data, "LG_ORIG") or "").split(" ")[0])
     if code:
         graph.link(iri, DCT + "language", AUTHORITY + "language/" + code)
-    document = child(codif, "TD_DOCUMENT_TYPE")
-    graph.text(iri, DCT + "type", own(document), "en")
     basis = child(form, "LEGAL_BASIS")
     if basis is not None and basis.get("VALUE"):
-        graph.link(iri, EPO + "hasLegalBasis", AUTHORITY + "legal-basis/" + part(basis.get("VALUE")))
+        graph.link(iri, EPO + "hasLegalBasis",
+                   AUTHORITY + "legal-basis/" + part(basis.get("VALUE")))
 
 
 def standard_translations(notice, procedure, root):
@@ -455,7 +476,7 @@ def standard_translations(notice, procedure, root):
                           language_tag(title.get("LG")))
 
 
-def standard_buyer(notice, procedure, form, data, root, language):
+def standard_buyer(notice, form, data, root, language):
     graph = notice.graph
     # Current forms name it in ADDRESS_CONTRACTING_BODY, older ones deeper and elsewhere.
     body = first_below(form, "ADDRESS_CONTRACTING_BODY")
@@ -466,7 +487,7 @@ def standard_buyer(notice, procedure, form, data, root, language):
         names.append((official, language))
     if not names:
         return
-    buyer = notice.organisation("buyer", "Buyer", EPO + "isResponsibilityOfBuyer", procedure)
+    buyer = notice.buyer("buyer")
     for name, tag in names:
         graph.text(buyer, EPO + "hasLegalName", name, tag or language)
     where = body if body is not None else form
@@ -487,7 +508,7 @@ def first_below(element, name):
 def standard_lots(notice, procedure, form, language):
     """Lots are the OBJECT_DESCR elements; forms before 2014 and forms without them buy one thing.
 
-    A corrigendum (F14) buys nothing: it has no lots, and that is an error of the caller.
+    A corrigendum (F14) buys nothing: it has no lots, so it cannot be turned.
     """
     graph = notice.graph
     objects = children(form, "OBJECT_CONTRACT")
@@ -497,7 +518,8 @@ def standard_lots(notice, procedure, form, language):
     if objects:
         standard_title(graph, procedure, objects[0], language)
     for number, (_, description) in enumerate(described, 1):
-        identifier = all_text(child(description, "LOT_NO")) or description.get("ITEM") or str(number)
+        identifier = (all_text(child(description, "LOT_NO")) or description.get("ITEM")
+                      or str(number))
         lot = notice.lot(procedure, identifier)
         standard_title(graph, lot, description, language)
         notice.purpose(lot, [], [one.get("CODE") for one in
@@ -509,7 +531,7 @@ def standard_lots(notice, procedure, form, language):
         graph.text(lot, DCT + "title", all_text(first_below(element, "TITLE_CONTRACT")), language)
     deadline = moment_of(value_of(form, "PROCEDURE/DATE_RECEIPT_TENDERS"),
                          value_of(form, "PROCEDURE/TIME_RECEIPT_TENDERS") or "00:00")
-    graph.typed(procedure, EPO + "hasReceiptTenderDeadline", deadline, "dateTime")
+    graph.typed(procedure, OWN + "tenderDeadline", deadline, "dateTime")
 
 
 def standard_title(graph, subject, element, language):
