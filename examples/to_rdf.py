@@ -458,7 +458,8 @@ def original_form(root, language):
 def standard_notice(notice, coded, data, codif, form):
     graph, iri = notice.graph, notice.iri
     graph.text(iri, OWN + "subtype", form.get("FORM"))
-    graph.typed(iri, EPO + "hasPublicationDate", date_of(value_of(coded, "REF_OJS/DATE_PUB")), "date")
+    graph.typed(iri, EPO + "hasPublicationDate",
+                date_of(value_of(coded, "REF_OJS/DATE_PUB")), "date")
     sent = date_of(value_of(codif, "DS_DATE_DISPATCH"))
     graph.typed(iri, EPO + "hasDispatchDate", sent and sent + "T00:00:00", "dateTime")
     code = LANGUAGES_REVERSE.get((value_of(data, "LG_ORIG") or "").split(" ")[0])
