@@ -2,4 +2,5 @@
 
 mod answer;
 pub mod command;
+pub mod log;
 mod process;

@@ -283,11 +283,8 @@ impl Maker {
         facts.number = number;
         facts.published = facts.published + days;
         facts.sent = facts.sent + days;
-        let result = eforms::SUBTYPES.iter().map(|(_, subtype)| subtype);
-        match result
-            .filter(|one| Some(one.code) == facts.subtype.result)
-            .next()
-        {
+        let mut subtypes = eforms::SUBTYPES.iter().map(|(_, subtype)| subtype);
+        match subtypes.find(|one| Some(one.code) == facts.subtype.result) {
             Some(result) if self.dice.percent(60) => {
                 facts.subtype = result;
                 facts.version = 1;

@@ -12,10 +12,11 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsString;
+use std::future::pending;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -27,6 +28,7 @@ use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::id::{JobId, Token};
 use crate::worker::answer::{self, Answer, Line, LineSplitter};
+use crate::worker::log::{Log, LogOf, LogSink};
 use crate::worker::process::{Event, Input, Process, Start};
 
 /// One source of a group, as the executor sees it.
@@ -113,45 +115,6 @@ pub struct CommandSpec {
     pub env: HashMap<String, String>,
 }
 
-/// Whose log some bytes are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LogOf {
-    /// Of every attempt of the group: one process printed it.
-    Group,
-    /// Of the attempt of this job alone.
-    Job(JobId),
-}
-
-/// Takes what programs print, as they print it. Called from the task that runs the group: it must
-/// not block. At most `Limits::log_bytes_max` bytes, plus a note, come per [`LogOf`].
-pub trait LogSink: Send + Sync {
-    /// Adds bytes at the end of a log.
-    fn append(&self, of: LogOf, bytes: &[u8]);
-}
-
-/// Keeps logs in memory.
-#[derive(Debug, Default)]
-pub struct MemoryLog(Mutex<HashMap<LogOf, Vec<u8>>>);
-
-impl MemoryLog {
-    /// What was printed for a job so far: by the process of its group, then by its own.
-    pub fn of_job(&self, job: JobId) -> Vec<u8> {
-        let logs = self.lock();
-        let parts = [LogOf::Group, LogOf::Job(job)].map(|of| logs.get(&of));
-        parts.into_iter().flatten().flatten().copied().collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<LogOf, Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl LogSink for MemoryLog {
-    fn append(&self, of: LogOf, bytes: &[u8]) {
-        self.lock().entry(of).or_default().extend_from_slice(bytes);
-    }
-}
-
 /// A command, split into words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandForm {
@@ -231,9 +194,10 @@ pub async fn run_command(
     limits: &Limits,
     group: Vec<Assignment>,
     log: Arc<dyn LogSink>,
-    mut stops: mpsc::Receiver<Stop>,
+    stops: mpsc::Receiver<Stop>,
     outcomes: mpsc::Sender<(JobId, Outcome)>,
 ) -> Result<()> {
+    let mut stops = Stops(Some(stops));
     let mut run = Run::new(spec, limits, group, log, outcomes);
     let result = match CommandForm::parse(&spec.command) {
         Ok(CommandForm::Lines(words)) => run.lines(&words, &mut stops).await,
@@ -276,10 +240,30 @@ struct Run<'a> {
     stopping: Option<StopReason>,
 }
 
+/// The requests to stop; none come any more when their sender is gone.
+struct Stops(Option<mpsc::Receiver<Stop>>);
+
+impl Stops {
+    async fn next(&mut self) -> Stop {
+        if let Some(stops) = &mut self.0 {
+            if let Some(stop) = stops.recv().await {
+                return stop;
+            }
+            self.0 = None;
+        }
+        pending().await
+    }
+
+    fn waiting(&mut self) -> Option<Stop> {
+        self.0.as_mut()?.try_recv().ok()
+    }
+}
+
 /// What a group's loop waits for.
 enum Incoming {
     Process(Event),
-    Stop(Option<Stop>),
+    Stop(Stop),
+    /// Nobody listens to outcomes any more.
     Deaf,
 }
 
@@ -320,7 +304,7 @@ impl<'a> Run<'a> {
     }
 
     /// The JSON-lines form: one process for all.
-    async fn lines(&mut self, words: &[String], stops: &mut mpsc::Receiver<Stop>) -> Result<()> {
+    async fn lines(&mut self, words: &[String], stops: &mut Stops) -> Result<()> {
         if self.sources.is_empty() {
             return Ok(());
         }
@@ -332,9 +316,8 @@ impl<'a> Run<'a> {
             Arc::clone(&self.sink),
         );
         let mut splitter = LineSplitter::new(self.limits.answer_line_bytes_max);
-        let mut stops_open = true;
         loop {
-            match self.incoming(&mut process, stops, stops_open).await {
+            match self.incoming(&mut process, stops).await {
                 Incoming::Process(Event::Fed) => self.feed_next(&mut process)?,
                 Incoming::Process(Event::Output(bytes)) => {
                     for line in splitter.push(&bytes) {
@@ -350,8 +333,7 @@ impl<'a> Run<'a> {
                     self.end_lines(status, &mut log);
                     return Ok(());
                 }
-                Incoming::Stop(Some(stop)) => self.note_stop(stop),
-                Incoming::Stop(None) => stops_open = false,
+                Incoming::Stop(stop) => self.note_stop(stop),
                 Incoming::Deaf => return Ok(()),
             }
             if self.stopping.is_some() || self.only_stopped_left() {
@@ -361,14 +343,10 @@ impl<'a> Run<'a> {
     }
 
     /// The placeholder form: one process after the other.
-    async fn per_source(
-        &mut self,
-        words: &[String],
-        stops: &mut mpsc::Receiver<Stop>,
-    ) -> Result<()> {
+    async fn per_source(&mut self, words: &[String], stops: &mut Stops) -> Result<()> {
         let mut first_error = None;
         for index in 0..self.sources.len() {
-            while let Ok(stop) = stops.try_recv() {
+            while let Some(stop) = stops.waiting() {
                 self.note_stop(stop);
             }
             if self.stopping.is_some() {
@@ -399,7 +377,7 @@ impl<'a> Run<'a> {
         &mut self,
         index: usize,
         words: &[String],
-        stops: &mut mpsc::Receiver<Stop>,
+        stops: &mut Stops,
     ) -> Result<Progress> {
         let source = &self.sources[index].assignment;
         let job = source.job_id;
@@ -415,10 +393,9 @@ impl<'a> Run<'a> {
             self.limits.log_bytes_max,
             Arc::clone(&self.sink),
         );
-        let mut stops_open = true;
         let mut own = None;
         loop {
-            match self.incoming(&mut process, stops, stops_open).await {
+            match self.incoming(&mut process, stops).await {
                 Incoming::Process(Event::Fed) => {}
                 Incoming::Process(Event::Output(bytes) | Event::Log(bytes)) => log.append(&bytes),
                 Incoming::Process(Event::Deadline) => own = Some(StopReason::Timeout),
@@ -434,8 +411,7 @@ impl<'a> Run<'a> {
                     );
                     return Ok(Progress::Settled);
                 }
-                Incoming::Stop(Some(stop)) => self.note_stop(stop),
-                Incoming::Stop(None) => stops_open = false,
+                Incoming::Stop(stop) => self.note_stop(stop),
                 Incoming::Deaf => return Ok(Progress::Waiting),
             }
             if own
@@ -464,12 +440,7 @@ impl<'a> Run<'a> {
 
     /// Waits for the process, for a stop, and for room to send outcomes, whichever is first: a
     /// slow receiver of outcomes delays neither a kill nor a pipe.
-    async fn incoming(
-        &mut self,
-        process: &mut Process,
-        stops: &mut mpsc::Receiver<Stop>,
-        stops_open: bool,
-    ) -> Incoming {
+    async fn incoming(&mut self, process: &mut Process, stops: &mut Stops) -> Incoming {
         loop {
             tokio::select! {
                 room = self.outcomes.reserve(), if !self.ready.is_empty() => match room {
@@ -481,7 +452,7 @@ impl<'a> Run<'a> {
                     Err(_) => return Incoming::Deaf,
                 },
                 () = self.outcomes.closed(), if self.ready.is_empty() => return Incoming::Deaf,
-                stop = stops.recv(), if stops_open => return Incoming::Stop(stop),
+                stop = stops.next() => return Incoming::Stop(stop),
                 event = process.next() => return Incoming::Process(event),
             }
         }
@@ -774,73 +745,6 @@ fn variables(source: &Assignment) -> HashMap<String, String> {
     all.into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
-}
-
-/// One log: bounded, with its end kept for messages.
-struct Log {
-    of: LogOf,
-    sink: Arc<dyn LogSink>,
-    room: u64,
-    dropped: u64,
-    tail: Vec<u8>,
-}
-
-/// Bytes of a log's end that a failure's message may quote. Chosen: a traceback's last lines.
-const TAIL_BYTES: usize = 2048;
-/// Lines of it.
-const TAIL_LINES: usize = 8;
-
-impl Log {
-    fn new(of: LogOf, bytes_max: u64, sink: Arc<dyn LogSink>) -> Self {
-        Self {
-            of,
-            sink,
-            room: bytes_max,
-            dropped: 0,
-            tail: Vec::new(),
-        }
-    }
-
-    fn append(&mut self, bytes: &[u8]) {
-        let kept = usize::try_from(self.room)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        if kept > 0 {
-            self.sink.append(self.of, &bytes[..kept]);
-        }
-        self.room -= kept as u64;
-        self.dropped += (bytes.len() - kept) as u64;
-        self.tail
-            .extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
-        let surplus = self.tail.len().saturating_sub(TAIL_BYTES);
-        self.tail.drain(..surplus);
-    }
-
-    /// Adds a line of our own.
-    fn note(&mut self, text: &str) {
-        self.append(format!("[sluicegate] {text}\n").as_bytes());
-    }
-
-    /// Says how much was dropped.
-    fn close(&mut self) {
-        if self.dropped > 0 {
-            let note = format!("\n[sluicegate] {} more bytes were dropped\n", self.dropped);
-            self.sink.append(self.of, note.as_bytes());
-        }
-    }
-
-    /// The last lines, made to follow a message; empty where nothing was printed.
-    fn tail(&self) -> String {
-        let text = String::from_utf8_lossy(&self.tail);
-        let lines: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .collect();
-        match &lines[lines.len().saturating_sub(TAIL_LINES)..] {
-            [] => String::new(),
-            last => format!("; its log ends with: {}", last.join("\n")),
-        }
-    }
 }
 
 #[cfg(test)]

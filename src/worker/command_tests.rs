@@ -7,6 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
+use crate::worker::log::MemoryLog;
 
 /// Reads a JSON line per source and answers by the first word of its id.
 const WORKER: &str = r#"
@@ -396,16 +397,18 @@ for line in sys.stdin:
 "#;
     fs::write(bench.path("slow.py"), script).unwrap();
     let (stop, stops) = mpsc::channel(1);
+    let sent = tokio::sync::Notify::new();
     let go = bench.path("go");
     let run = bench.run_stoppable("python3 slow.py", group(&["a", "b", "c"]), stops, |job| {
         if job == JobId(1) {
             stop.try_send(Stop::Job(JobId(2), StopReason::Cancelled))
                 .unwrap();
+            sent.notify_one();
         }
     });
     let release = async {
-        // The channel has room again when the request was taken.
-        wait_until("the request", || stop.capacity() == 0).await;
+        sent.notified().await;
+        // The channel of one has room again when the request was taken.
         drop(stop.reserve().await.unwrap());
         fs::write(&go, "").unwrap();
     };

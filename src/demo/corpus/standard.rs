@@ -212,12 +212,10 @@ fn coded(xml: &mut Xml, facts: &Facts, form: &Form, nuts: &str) {
             &[("CODE", "S")],
             "General public services",
         );
-        // Written as 2014/24/EU where 32014L0024 is meant.
-        let basis = format!(
-            "{}/{}/EU",
-            &form.basis[1..5],
-            form.basis[6..].trim_start_matches('0')
-        );
+        // Written as 2014/24/EU where 32014L0024 is meant; before 2010 it was the EC.
+        let (year, number) = (&form.basis[1..5], form.basis[6..].trim_start_matches('0'));
+        let body = if year < "2010" { "EC" } else { "EU" };
+        let basis = format!("{year}/{number}/{body}");
         xml.leaf("DIRECTIVE", &[("VALUE", &basis)], "");
     });
 }
