@@ -119,7 +119,8 @@ mod tests {
              ('s', '1.10.0', 'eforms', '16', 'eforms-sdk-1.9', NULL, NULL, NULL, NULL, true),
              ('s', '1.10.0-rc.1', 'eforms', '16', 'eforms-sdk-1.9', NULL, NULL, NULL, NULL, true),
              ('s', '2.0.0', 'eforms', '16', 'eforms-sdk-1.9', NULL, NULL, NULL, NULL, false),
-             ('s', '3.0.0', 'eforms', '16', 'eforms-sdk-1.9', NULL, NULL, NULL, '2020-01-01', true)",
+             ('s', '3.0.0', 'eforms', '16', 'eforms-sdk-1.9', NULL, NULL, NULL,
+              '2020-01-01', true)",
             "('a', '16', '2024-01-01', 'eforms-sdk-1.9', NULL)",
             &["a=s@1.10.0"],
         )

@@ -238,6 +238,10 @@ struct Run<'a> {
     /// Outcomes that are not sent yet: at most one per source.
     ready: VecDeque<(JobId, Outcome)>,
     stopping: Option<StopReason>,
+    /// All sources before this place were given or settled.
+    next: usize,
+    /// All sources before this place are settled.
+    open_from: usize,
 }
 
 /// The requests to stop; none come any more when their sender is gone.
@@ -300,6 +304,8 @@ impl<'a> Run<'a> {
             outcomes,
             ready: VecDeque::new(),
             stopping: None,
+            next: 0,
+            open_from: 0,
         }
     }
 
@@ -460,16 +466,15 @@ impl<'a> Run<'a> {
 
     /// Writes the next source's line, or closes the input after the last.
     fn feed_next(&mut self, process: &mut Process) -> Result<()> {
-        let next = self
-            .sources
-            .iter_mut()
-            .find(|one| one.progress == Progress::Waiting);
-        let Some(source) = next else {
-            process.close_input();
-            return Ok(());
-        };
-        source.progress = Progress::Given;
-        process.feed(&question(&source.assignment)?);
+        while let Some(source) = self.sources.get_mut(self.next) {
+            self.next += 1;
+            if source.progress == Progress::Waiting {
+                source.progress = Progress::Given;
+                process.feed(&question(&source.assignment)?);
+                return Ok(());
+            }
+        }
+        process.close_input();
         Ok(())
     }
 
@@ -597,12 +602,13 @@ impl<'a> Run<'a> {
     }
 
     /// Whether a process would work for stopped sources only.
-    fn only_stopped_left(&self) -> bool {
-        let mut left = self
-            .sources
-            .iter()
-            .filter(|one| one.progress != Progress::Settled);
-        left.clone().next().is_some() && left.all(|source| source.stopped.is_some())
+    fn only_stopped_left(&mut self) -> bool {
+        let settled = |one: &Source| one.progress == Progress::Settled;
+        while self.sources.get(self.open_from).is_some_and(settled) {
+            self.open_from += 1;
+        }
+        let rest = &self.sources[self.open_from..];
+        !rest.is_empty() && rest.iter().all(|one| settled(one) || one.stopped.is_some())
     }
 
     fn settle(&mut self, index: usize, outcome: Outcome) {

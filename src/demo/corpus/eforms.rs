@@ -183,7 +183,7 @@ fn awarded(facts: &Facts) -> bool {
 
 fn organisation(xml: &mut Xml, facts: &Facts, id: usize, name: &str, town: (&str, &str)) {
     let language = [("languageID", facts.language().three)];
-    let host = format!("org{}-{id}.example", facts.number);
+    let host = format!("org-{}-{id}.example", buyer_key(facts));
     xml.path("efac:Organization/efac:Company", |xml| {
         xml.leaf("cbc:WebsiteURI", &[], &format!("https://www.{host}"));
         xml.path("cac:PartyIdentification", |xml| {
@@ -209,12 +209,17 @@ fn organisation(xml: &mut Xml, facts: &Facts, id: usize, name: &str, town: (&str
             });
         });
         xml.path("cac:PartyLegalEntity", |xml| {
-            xml.leaf("cbc:CompanyID", &[], &format!("X{:06}-{id}", facts.number));
+            xml.leaf("cbc:CompanyID", &[], &format!("X{}-{id}", buyer_key(facts)));
         });
         xml.path("cac:Contact", |xml| {
             xml.leaf("cbc:ElectronicMail", &[], &format!("tenders@{host}"));
         });
     });
+}
+
+/// The same in all notices of a procedure.
+fn buyer_key(facts: &Facts) -> &str {
+    &facts.procedure_uuid[..8]
 }
 
 fn result(xml: &mut Xml, facts: &Facts) {
