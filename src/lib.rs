@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod engine;
 pub mod error;
 pub mod functions;
@@ -17,3 +18,4 @@ pub mod repl;
 pub mod session;
 pub mod tables;
 pub mod time;
+pub mod worker;
