@@ -1,0 +1,236 @@
+//! The names that a statement sees: everything as of one snapshot.
+//!
+//! Names are resolved while a statement is planned, so a statement pays only for what it uses.
+//! Views and external tables are planned from their stored text each time.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+    SchemaProvider, TableProvider,
+};
+use datafusion::datasource::ViewTable;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::SessionState;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::sql::parser::Statement as SyntaxTree;
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+
+use crate::error::{Code, Error, Result};
+use crate::functions::files::Roots;
+use crate::ledger::Ledger;
+use crate::model::event::ObjectKind;
+use crate::model::state::{Object, State};
+use crate::session::parser;
+use crate::session::statement::Statement;
+use crate::tables::events::Events;
+use crate::tables::operations;
+use crate::tables::snapshot_table::{SnapshotRows, SnapshotTable};
+use crate::tables::source_table::SourceProvider;
+use crate::time::Timestamp;
+
+/// The catalog and schema of everything; both are DataFusion's defaults.
+const CATALOG: &str = "datafusion";
+const SCHEMA: &str = "public";
+
+/// Views inside views; chosen far above what a person writes, to end a circle of views.
+const VIEW_DEPTH_MAX: usize = 32;
+
+/// Views that every store has, by name: `sql/views/`.
+pub const VIEWS: &[(&str, &str)] = &[
+    ("attempts", include_str!("../../sql/views/attempts.sql")),
+    ("statements", include_str!("../../sql/views/statements.sql")),
+];
+
+/// Names of the system tables and views, which nobody may take.
+pub fn reserved_names() -> impl Iterator<Item = &'static str> {
+    ["jobs", "locks", "batches", "transforms", "workers", "events"]
+        .into_iter()
+        .chain(VIEWS.iter().map(|(name, _)| *name))
+}
+
+/// What names resolve against.
+#[derive(Debug, Clone)]
+pub struct Sight {
+    /// The snapshot.
+    pub state: Arc<State>,
+    /// The moment for which locks and job states are judged.
+    pub now: Timestamp,
+    /// The ledger, for the `events` table.
+    pub ledger: Ledger,
+    /// Where Parquet runs are.
+    pub store_url: ObjectStoreUrl,
+    /// The store's own URL, for URIs that users see.
+    pub public_url: Arc<str>,
+    /// What external tables may read.
+    pub roots: Arc<Roots>,
+}
+
+/// The schema of one statement.
+#[derive(Debug)]
+pub struct SnapshotSchema {
+    sight: Sight,
+    extra: Vec<(String, Arc<dyn TableProvider>)>,
+    session: SessionState,
+    depth: AtomicUsize,
+}
+
+/// A session state that sees the snapshot.
+///
+/// # Arguments
+/// `base`: functions, rules and settings; `extra`: tables of this statement alone, such as
+/// `input`, which hide others of the same name.
+pub fn state_over(
+    base: &SessionState,
+    sight: Sight,
+    extra: Vec<(String, Arc<dyn TableProvider>)>,
+) -> SessionState {
+    // The schema plans views with a state that holds the schema itself; a weak reference in the
+    // middle keeps the pair from holding each other for ever.
+    let schema = Arc::new_cyclic(|weak: &Weak<SnapshotSchema>| SnapshotSchema {
+        sight,
+        extra,
+        session: with_schema(base, Arc::new(WeakSchema(weak.clone()))),
+        depth: AtomicUsize::new(0),
+    });
+    with_schema(base, schema)
+}
+
+fn with_schema(base: &SessionState, schema: Arc<dyn SchemaProvider>) -> SessionState {
+    let catalog = MemoryCatalogProvider::new();
+    // Registering a first schema in an empty catalog of our own cannot fail.
+    drop(catalog.register_schema(SCHEMA, schema));
+    let list = MemoryCatalogProviderList::new();
+    list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+    SessionStateBuilder::new_from_existing(base.clone()).with_catalog_list(Arc::new(list)).build()
+}
+
+impl SnapshotSchema {
+    fn system_rows(&self) -> Vec<Arc<dyn SnapshotRows>> {
+        operations::all(&self.sight.state, self.sight.now, &self.sight.public_url)
+    }
+
+    async fn resolve(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if let Some((_, table)) = self.extra.iter().find(|(extra, _)| extra == name) {
+            return Ok(Some(Arc::clone(table)));
+        }
+        let Sight { state, now, ledger, store_url, .. } = &self.sight;
+        if let Some(table) = state.table(name) {
+            let provider = SourceProvider::try_new(state, table, store_url.clone(), *now)?;
+            return Ok(Some(Arc::new(provider)));
+        }
+        if name == "events" {
+            let events = Events::new(ledger.store().clone(), store_url.clone(), state.version);
+            return Ok(Some(Arc::new(events)));
+        }
+        if let Some((_, sql)) = VIEWS.iter().find(|(view, _)| *view == name) {
+            return self.view(name, sql).await.map(Some);
+        }
+        if let Some(object) = state.objects.get(name) {
+            return self.object(name, object).await.map(Some);
+        }
+        let mut system = self.system_rows().into_iter();
+        let found = system.find(|rows| rows.name() == name);
+        Ok(found.map(|rows| Arc::new(SnapshotTable::new(rows)) as Arc<dyn TableProvider>))
+    }
+
+    async fn object(&self, name: &str, object: &Object) -> Result<Arc<dyn TableProvider>> {
+        let statement = parser::parse(&object.sql)?.statement;
+        match (object.kind, statement) {
+            (ObjectKind::View, Statement::CreateView { tree, .. }) => {
+                let SyntaxTree::Statement(tree) = *tree else { return Err(unreadable(name)) };
+                let SqlStatement::CreateView(view) = *tree else { return Err(unreadable(name)) };
+                self.view(name, &view.query.to_string()).await
+            }
+            (ObjectKind::ExternalTable, Statement::CreateExternalTable { tree, .. }) => {
+                external_table(&self.session, *tree, &self.sight.roots).await
+            }
+            (ObjectKind::View | ObjectKind::ExternalTable, _) => Err(unreadable(name)),
+        }
+    }
+
+    async fn view(&self, name: &str, sql: &str) -> Result<Arc<dyn TableProvider>> {
+        if self.depth.fetch_add(1, Ordering::SeqCst) >= VIEW_DEPTH_MAX {
+            return Err(Error::new(Code::PlanError, format!("view \"{name}\" names itself"))
+                .with_hint("Views may not be made of each other in a circle; replace one."));
+        }
+        let plan = self.session.create_logical_plan(sql).await;
+        self.depth.fetch_sub(1, Ordering::SeqCst);
+        Ok(Arc::new(ViewTable::new(plan?, Some(sql.to_owned()))))
+    }
+}
+
+fn unreadable(name: &str) -> Error {
+    Error::bug(format!("the stored text of \"{name}\" is not what it was"))
+}
+
+/// The provider of an external table, checked against the roots.
+///
+/// # Errors
+/// `SG6001 outside-roots`; what DataFusion finds wrong with the files.
+pub async fn external_table(
+    session: &SessionState,
+    tree: SyntaxTree,
+    roots: &Roots,
+) -> Result<Arc<dyn TableProvider>> {
+    let plan = session.statement_to_plan(tree).await?;
+    let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut command)) = plan else {
+        return Err(Error::bug("CREATE EXTERNAL TABLE planned to something else"));
+    };
+    let checked = command.locations.iter().map(|location| roots.permit(location));
+    command.locations = checked.collect::<Result<Vec<String>>>()?;
+    let file_type = command.file_type.to_uppercase();
+    let factory = session.table_factories().get(&file_type).ok_or_else(|| {
+        Error::new(Code::InvalidDefinition, format!("file type \"{file_type}\" is unknown"))
+            .with_hint("Write STORED AS PARQUET, CSV, JSON or ARROW.")
+    })?;
+    Ok(factory.create(session, &command).await?)
+}
+
+#[async_trait]
+impl SchemaProvider for SnapshotSchema {
+    fn table_names(&self) -> Vec<String> {
+        let state = &self.sight.state;
+        let mut names: Vec<String> = reserved_names().map(str::to_owned).collect();
+        names.extend(state.table_ids.keys().map(ToString::to_string));
+        names.extend(state.objects.keys().map(ToString::to_string));
+        names.extend(self.extra.iter().map(|(name, _)| name.clone()));
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
+        Ok(self.resolve(name).await?)
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.table_names().iter().any(|known| known == name)
+    }
+}
+
+/// The schema as seen from the state that it plans views with.
+#[derive(Debug)]
+struct WeakSchema(Weak<SnapshotSchema>);
+
+#[async_trait]
+impl SchemaProvider for WeakSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.0.upgrade().map(|schema| schema.table_names()).unwrap_or_default()
+    }
+
+    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
+        match self.0.upgrade() {
+            Some(schema) => schema.table(name).await,
+            None => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.upgrade().is_some_and(|schema| schema.table_exist(name))
+    }
+}
