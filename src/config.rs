@@ -37,6 +37,8 @@ pub struct Limits {
     pub lease_max: Duration,
     /// Crashes of one job that do not use up an attempt; each further one does.
     pub crashes_max: u16,
+    /// Jobs that one `claim_jobs` call may ask for.
+    pub claim_jobs_max: usize,
     /// Bytes of one file that `read_text` and the `content` column read.
     pub file_bytes_max: u64,
     /// Files that one `list_files` call lists.
@@ -68,6 +70,7 @@ impl Default for Limits {
             lease: Duration::from_secs(60),
             lease_max: Duration::from_secs(7 * 24 * 3600),
             crashes_max: 5,
+            claim_jobs_max: 100_000,
             file_bytes_max: 64 << 20,
             list_files_max: 10_000_000,
             answer_line_bytes_max: 16 << 20,

@@ -1,19 +1,19 @@
-//! TEMPORARY stand-in for the engine: the only place where a session is opened. The real engine
-//! replaces this file.
+//! Opens a store and wires all parts together.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::config::Limits;
 use crate::error::Result;
+use crate::functions::files::Roots;
+use crate::ledger::Ledger;
+use crate::ledger::store::{Store, StoreOptions};
 use crate::session::Session;
+use crate::session::claim::ClaimJobs;
+use crate::session::core::{Core, Procedure};
+use crate::time::Clock;
 
-/// Whether sessions may change the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Queries and changes.
-    ReadWrite,
-    /// Queries only.
-    ReadOnly,
-}
+pub use crate::session::Access;
 
 /// What to open and how.
 #[derive(Debug, Clone)]
@@ -22,21 +22,62 @@ pub struct EngineOptions {
     pub store: String,
     /// Whether sessions may change the store.
     pub access: Access,
-    /// Folders that statements may read files from and write files to.
+    /// Folders, beside the store and the working folder, in which statements may read and write.
     pub roots: Vec<PathBuf>,
 }
 
-/// An open store.
-pub struct Engine {}
+impl EngineOptions {
+    /// A store that may be changed, with no further folders.
+    pub fn new(store: impl Into<String>) -> Self {
+        Self {
+            store: store.into(),
+            access: Access::ReadWrite,
+            roots: Vec::new(),
+        }
+    }
+}
+
+/// An open store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    core: Arc<Core>,
+    access: Access,
+}
 
 impl Engine {
     /// Opens the store, and makes it where it does not exist.
-    pub async fn open(_options: EngineOptions) -> Result<Self> {
-        Ok(Self {})
+    ///
+    /// # Errors
+    /// `SG7001 store-url`, `SG7002 store-unavailable`, `SG7003 store-corrupt`, `SG7004
+    /// store-too-new`.
+    pub async fn open(options: EngineOptions) -> Result<Self> {
+        Self::open_with(options, Clock::System, Limits::default()).await
     }
 
-    /// Opens a session of one user.
-    pub fn session(&self, _actor: &str) -> Session {
-        Session::stub()
+    /// Opens the store with a clock and limits of one's own.
+    ///
+    /// # Errors
+    /// Those of [`Engine::open`].
+    pub async fn open_with(options: EngineOptions, clock: Clock, limits: Limits) -> Result<Self> {
+        let store = Store::open(&options.store, &StoreOptions::default()).await?;
+        let folder = std::env::current_dir().ok();
+        let roots = Roots::new(store.url().as_str(), folder.as_deref(), &options.roots)?;
+        let ledger = Ledger::open(store, clock, Arc::new(limits)).await?;
+        let procedures: Vec<Arc<dyn Procedure>> = vec![Arc::new(ClaimJobs)];
+        let core = Core::try_new(ledger, Arc::new(roots), procedures)?;
+        Ok(Self {
+            core: Arc::new(core),
+            access: options.access,
+        })
+    }
+
+    /// Opens a session of one user, whose name stands in every event that it causes.
+    pub fn session(&self, actor: &str) -> Session {
+        Session::new(Arc::clone(&self.core), actor, self.access)
+    }
+
+    /// The ledger of the store.
+    pub fn ledger(&self) -> &Ledger {
+        &self.core.ledger
     }
 }

@@ -2,3 +2,5 @@
 
 pub mod carrier;
 pub mod effect;
+pub mod files;
+pub mod pure;

@@ -1,218 +1,643 @@
-//! TEMPORARY stand-in for the session layer: a plain DataFusion context with the same surface, so
-//! that the REPL can run. The real session replaces this file.
+//! One user's connection to a store: from the text of one statement to its reply.
+//!
+//! Every statement goes the same way: [`parser`] -> [`gate`] -> a snapshot -> a plan over the
+//! [`catalog`] of that snapshot -> where it changes something, one commit at the root of the plan
+//! ([`effect_node`]) -> [`Reply`]. The REPL, scripts, servers and workers all call
+//! [`Session::execute`].
 
+pub mod catalog;
+pub mod claim;
+pub mod core;
+mod definitions;
+pub mod effect_node;
+mod errors;
+pub mod gate;
+pub mod names;
+pub mod parser;
 pub mod script;
+pub mod sink;
+pub mod statement;
+pub mod transforms;
+pub mod write;
+pub mod writeback;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::error::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::config::ConfigOptions;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{collect, execute_stream};
 use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement as SyntaxTree;
+use datafusion::sql::sqlparser::ast::Query;
 use futures::StreamExt;
+use uuid::Uuid;
 
 use crate::error::{Code, Error, Result};
+use crate::functions::effect::Need;
+use crate::ledger::Ledger;
+use crate::model::draft::Author;
+use crate::model::state::State;
+use crate::session::catalog::{Sight, state_over};
+use crate::session::core::Core;
+use crate::session::effect_node::action::EffectTarget;
+use crate::session::effect_node::constant::constant_calls;
+use crate::session::effect_node::planning::{
+    constant_action, explain_effects, plan_effects, plan_statement, procedure_arguments,
+    run_constant,
+};
+use crate::session::gate::{Call, Gate};
+use crate::session::sink::{Done, LedgerForecast, LedgerSink, StatementText};
+use crate::session::statement::{Parsed, Statement};
+use crate::session::write::plan_write;
 
+pub use gate::Access;
+pub use names::{FunctionKind, FunctionName, Names, TableName};
 pub use script::{ScriptStatement, split_statements};
-
-/// One user's connection to a store.
-#[derive(Clone)]
-pub struct Session {
-    context: Arc<SessionContext>,
-}
+pub use sink::OutcomeCount;
 
 /// What a statement is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatementKind {
-    /// A pure query.
+    /// A query without effects.
     Query,
     /// A query with effects, or CALL.
     Effect,
-    /// INSERT, UPDATE, DELETE.
+    /// INSERT, REPLACE, UPDATE, DELETE.
     Dml,
-    /// CREATE, DROP, ALTER.
+    /// CREATE, DROP, CHECKPOINT.
     Ddl,
     /// EXPLAIN.
     Explain,
     /// PREVIEW.
     Preview,
-    /// SET, SHOW.
+    /// SET, SHOW, DESCRIBE, COPY.
     Setting,
 }
 
-/// How often one effect function ended in one way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutcomeCount {
-    /// The effect function.
-    pub function: String,
-    /// How it ended.
-    pub outcome: String,
-    /// How often.
-    pub count: u64,
-}
-
-/// The answer to one statement.
+/// The answer to one statement. What it changed is durable when this is there.
 pub struct Reply {
-    /// The id of the statement.
-    pub statement_id: String,
+    /// The id of the statement, as in table `statements`.
+    pub statement_id: Arc<str>,
     /// What the statement is.
     pub kind: StatementKind,
-    /// The columns of the rows.
+    /// The columns of the rows; none where there are no rows to show.
     pub schema: SchemaRef,
     /// The rows.
     pub batches: SendableRecordBatchStream,
-    /// The snapshot that was read, or what was committed.
+    /// The version at which the rows are true: that of the commit where there was one.
     pub version: u64,
-    /// Rows that DML touched.
+    /// Rows that INSERT, REPLACE, UPDATE or DELETE wrote or removed.
     pub rows_affected: Option<u64>,
-    /// How the effects ended.
+    /// How often each effect function ended in which way.
     pub summary: Vec<OutcomeCount>,
+    /// What the user should know beside the rows.
+    pub notes: Vec<String>,
 }
 
-/// A table or view with its columns.
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reply")
+            .field("statement_id", &self.statement_id)
+            .field("kind", &self.kind)
+            .field("version", &self.version)
+            .field("rows_affected", &self.rows_affected)
+            .field("summary", &self.summary)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reply {
+    /// All rows.
+    ///
+    /// # Errors
+    /// What stops the query on its way.
+    pub async fn collect(self) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        let mut stream = self.batches;
+        while let Some(batch) = stream.next().await {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+}
+
+/// One user's connection to a store. Clones share their settings.
 #[derive(Debug, Clone)]
-pub struct TableName {
-    /// Name.
-    pub name: String,
-    /// Kind.
-    pub kind: String,
-    /// Names and types.
-    pub columns: Vec<(String, String)>,
+pub struct Session {
+    core: Arc<Core>,
+    gate: Arc<Gate>,
+    actor: Arc<str>,
+    options: Arc<Mutex<Option<ConfigOptions>>>,
 }
 
-/// What a function is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FunctionKind {
-    /// Pure.
-    Scalar,
-    /// Changes state.
-    Effect,
-}
-
-/// A function.
-#[derive(Debug, Clone)]
-pub struct FunctionName {
-    /// Name.
-    pub name: String,
-    /// Signature.
-    pub signature: String,
-    /// Kind.
-    pub kind: FunctionKind,
-    /// Description.
-    pub description: String,
-}
-
-/// Names for completion.
-#[derive(Debug, Clone, Default)]
-pub struct Names {
-    /// Tables and views.
-    pub tables: Vec<TableName>,
-    /// Functions.
-    pub functions: Vec<FunctionName>,
-}
-
-fn failed(error: DataFusionError) -> Error {
-    Error::new(Code::PlanError, error.strip_backtrace())
+/// One statement on its way.
+struct Running {
+    state: Arc<State>,
+    text: StatementText,
+    done: Arc<Mutex<Option<Done>>>,
 }
 
 impl Session {
-    pub(crate) fn stub() -> Self {
+    /// A session of `actor`, whose name stands in every event that it causes.
+    pub fn new(core: Arc<Core>, actor: &str, access: Access) -> Self {
+        let gate = Gate::new(access, core.known_procedures());
         Self {
-            context: Arc::new(SessionContext::new()),
+            core,
+            gate: Arc::new(gate),
+            actor: actor.into(),
+            options: Arc::default(),
         }
+    }
+
+    /// What all sessions of the store share.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Whose session it is.
+    pub fn actor(&self) -> &Arc<str> {
+        &self.actor
+    }
+
+    fn ledger(&self) -> &Ledger {
+        &self.core.ledger
+    }
+
+    /// The session's functions, rules and settings.
+    pub fn base(&self) -> SessionState {
+        let mut base = self.core.base.clone();
+        if let Ok(options) = self.options.lock()
+            && let Some(options) = options.as_ref()
+        {
+            *base.config_mut().options_mut() = options.clone();
+        }
+        base
+    }
+
+    fn sight(&self, state: &Arc<State>) -> Sight {
+        self.core.sight(Arc::clone(state))
+    }
+
+    fn over(&self, state: &Arc<State>) -> SessionState {
+        state_over(&self.base(), self.sight(state), Vec::new())
     }
 
     /// Runs exactly one statement.
+    ///
+    /// # Errors
+    /// Any [`Code`]; nothing was changed then, unless it is `SG5003 timeout` or
+    /// `SG7002 store-unavailable`, where table `statements` tells whether it was.
+    ///
+    /// # Guarantees
+    /// At most one commit. Dropping the future does not undo a commit that was sent.
     pub async fn execute(&self, sql: &str) -> Result<Reply> {
-        let upper = sql.trim_start().to_uppercase();
-        let kind = match upper.split_whitespace().next().unwrap_or_default() {
-            "INSERT" | "DELETE" | "UPDATE" => StatementKind::Dml,
-            "CREATE" | "DROP" => StatementKind::Ddl,
-            "EXPLAIN" => StatementKind::Explain,
-            "SET" => StatementKind::Setting,
-            _ => StatementKind::Query,
+        let Parsed { text, statement } = parser::parse(sql)?;
+        self.gate.check(&statement)?;
+        let author = Author {
+            actor: Arc::clone(&self.actor),
+            statement_id: Uuid::now_v7().to_string().into(),
         };
-        let effect = sql.contains("/* effect */");
-        let frame = self.context.sql(sql).await.map_err(failed)?;
-        let batches = frame.execute_stream().await.map_err(failed)?;
-        let (kind, summary) = if effect {
-            let count = |outcome: &str, count| OutcomeCount {
-                function: "schedule_job".into(),
-                outcome: outcome.into(),
-                count,
-            };
-            (
-                StatementKind::Effect,
-                vec![count("scheduled", 3), count("already-live", 1)],
-            )
-        } else {
-            (kind, Vec::new())
+        let text = StatementText {
+            author,
+            sql: text.into(),
+            idempotency_key: None,
         };
-        Ok(Reply {
-            statement_id: "stub".into(),
-            kind,
-            schema: batches.schema(),
-            batches,
-            version: 0,
-            rows_affected: (kind == StatementKind::Dml).then_some(0),
-            summary,
+        let limit = self.ledger().limits().statement_timeout;
+        let bounded = bounds_itself(&statement);
+        let work = self.dispatch(text, statement);
+        if bounded {
+            return work.await;
+        }
+        tokio::time::timeout(limit, work)
+            .await
+            .map_err(|_| timed_out(limit))?
+    }
+
+    async fn dispatch(&self, text: StatementText, statement: Statement) -> Result<Reply> {
+        match statement {
+            // A write is read and decided again where another statement came in between.
+            Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
+                let mut retries = self.ledger().limits().write_retries_max;
+                loop {
+                    let running = self.begin(text.clone()).await?;
+                    match self.write(running, statement.clone()).await {
+                        Err(error) if error.code() == Code::WriteConflict && retries > 0 => {
+                            retries -= 1;
+                        }
+                        ended => return ended,
+                    }
+                }
+            }
+            other => {
+                let running = self.begin(text).await?;
+                self.run(running, other).await
+            }
+        }
+    }
+
+    async fn begin(&self, text: StatementText) -> Result<Running> {
+        Ok(Running {
+            state: self.ledger().snapshot().await?,
+            text,
+            done: Arc::default(),
         })
     }
 
-    /// Names for completion.
-    pub async fn names(&self) -> Result<Names> {
-        let mut names = Names::default();
-        for catalog in self.context.catalog_names() {
-            let Some(catalog) = self.context.catalog(&catalog) else {
-                continue;
-            };
-            for schema in catalog.schema_names() {
-                let Some(schema) = catalog.schema(&schema) else {
-                    continue;
-                };
-                for name in schema.table_names() {
-                    let table = schema.table(&name).await.map_err(failed)?;
-                    let Some(table) = table else { continue };
-                    let columns = table
-                        .schema()
-                        .fields()
-                        .iter()
-                        .map(|f| (f.name().clone(), f.data_type().to_string()))
-                        .collect();
-                    names.tables.push(TableName {
-                        name,
-                        kind: "table".into(),
-                        columns,
-                    });
+    async fn run(&self, running: Running, statement: Statement) -> Result<Reply> {
+        match statement {
+            Statement::Query(query) => {
+                let state = self.over(&running.state);
+                let plan = plan_statement(&state, query_tree(*query)).await?;
+                self.stream(running, &state, &plan, StatementKind::Query)
+                    .await
+            }
+            Statement::Effect(query) => self.effects(running, &query).await,
+            Statement::Preview(inner) => self.preview(running, *inner).await,
+            Statement::Call(function) => match self.gate.call(&function)? {
+                Call::Effect(query) => self.effects(running, &query).await,
+                Call::Procedure {
+                    signature,
+                    args,
+                    position,
+                } => {
+                    let state = self.over(&running.state);
+                    let args = procedure_arguments(&state, signature, &args, position).await?;
+                    for (parameter, column) in signature.parameters.iter().zip(args.columns()) {
+                        if parameter.need == Need::Required && column.is_null(0) {
+                            return Err(signature.argument_error(format!(
+                                "argument \"{}\" of {} is NULL",
+                                parameter.name, signature.name
+                            )));
+                        }
+                    }
+                    let found = self.core.procedures.iter();
+                    let procedure = found
+                        .filter(|one| one.signature().name == signature.name)
+                        .last()
+                        .ok_or_else(|| Error::bug("a known procedure is not there"))?;
+                    let rows = procedure.call(self, running.text.clone(), args).await?;
+                    let version = self.ledger().seen().version.0;
+                    let mut reply = self.rows(running, StatementKind::Effect, rows)?;
+                    reply.version = version;
+                    Ok(reply)
                 }
+            },
+            Statement::Explain {
+                options,
+                statement,
+                tree,
+            } => {
+                let state = self.over(&running.state);
+                let inner = match *statement {
+                    Statement::Query(_) => None,
+                    inner => self.plan_inner(&running, &state, inner).await?,
+                };
+                let plan = match inner {
+                    Some(plan) => explain_effects(&state, plan, &options)?,
+                    None => plan_statement(&state, *tree).await?,
+                };
+                self.stream(running, &state, &plan, StatementKind::Explain)
+                    .await
+            }
+            Statement::Set(tree) => self.set(running, *tree).await,
+            Statement::Show(tree) | Statement::Describe(tree) => {
+                let state = self.over(&running.state);
+                let plan = plan_statement(&state, *tree).await?;
+                self.through_context(running, state, plan).await
+            }
+            Statement::Copy(tree) => self.copy(running, *tree).await,
+            Statement::Checkpoint => Err(Error::new(
+                Code::Unsupported,
+                "CHECKPOINT is not supported yet",
+            )),
+            Statement::CreateTable { .. }
+            | Statement::CreateView { .. }
+            | Statement::CreateExternalTable { .. }
+            | Statement::CreateTransform(_)
+            | Statement::Drop { .. } => self.define(running, statement).await,
+            Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
+                self.write(running, statement).await
+            }
+            Statement::Truncate { table, .. } => {
+                Err(
+                    Error::new(Code::Unsupported, "TRUNCATE is not supported").with_hint(format!(
+                        "Use DELETE FROM {table}, which respects locks and live jobs."
+                    )),
+                )
+            }
+            Statement::Prepare(_) | Statement::Execute(_) => Err(Error::new(
+                Code::Unsupported,
+                "PREPARE and EXECUTE are not supported",
+            )
+            .with_detail("A prepared plan would answer from the snapshot that it was planned on.")
+            .with_hint("Send the statement itself; planning it takes about a millisecond.")),
+            Statement::Transaction(_) | Statement::Other(_) => {
+                Err(Error::bug("the gate let a statement through"))
             }
         }
-        for (name, function) in self.context.state().scalar_functions() {
-            let description = function.documentation().map(|d| d.description.clone());
-            let signature = function
-                .documentation()
-                .map_or(format!("{name}()"), |d| d.syntax_example.clone());
-            names.functions.push(FunctionName {
-                name: name.clone(),
-                signature,
-                kind: FunctionKind::Scalar,
-                description: description.unwrap_or_default(),
-            });
-        }
-        names.functions.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(names)
     }
 
-    /// How many effects a statement would make.
+    fn commit_target(&self, running: &Running) -> EffectTarget {
+        EffectTarget::Commit(Arc::new(LedgerSink {
+            core: Arc::clone(&self.core),
+            text: running.text.clone(),
+            done: Arc::clone(&running.done),
+        }))
+    }
+
+    fn preview_target(&self, running: &Running) -> EffectTarget {
+        EffectTarget::Preview(Arc::new(LedgerForecast {
+            ledger: self.ledger().clone(),
+            author: running.text.author.clone(),
+            done: Arc::clone(&running.done),
+        }))
+    }
+
+    async fn effects(&self, running: Running, query: &Query) -> Result<Reply> {
+        let target = self.commit_target(&running);
+        self.act(running, query, target, StatementKind::Effect)
+            .await
+    }
+
+    async fn preview(&self, running: Running, inner: Statement) -> Result<Reply> {
+        let query = self.effect_query(inner)?;
+        let target = self.preview_target(&running);
+        self.act(running, &query, target, StatementKind::Preview)
+            .await
+    }
+
+    /// The effect query of a statement that is one, or a CALL of an effect function.
+    fn effect_query(&self, statement: Statement) -> Result<Box<Query>> {
+        match statement {
+            Statement::Effect(query) => Ok(query),
+            Statement::Call(function) => match self.gate.call(&function)? {
+                Call::Effect(query) => Ok(query),
+                Call::Procedure { signature, .. } => Err(Error::new(
+                    Code::Unsupported,
+                    format!("procedure \"{}\" has no plan", signature.name),
+                )
+                .with_hint("PREVIEW and EXPLAIN work for effect functions, such as schedule_job.")),
+            },
+            _ => Err(Error::bug("a statement without effects")),
+        }
+    }
+
+    async fn act(
+        &self,
+        running: Running,
+        query: &Query,
+        target: EffectTarget,
+        kind: StatementKind,
+    ) -> Result<Reply> {
+        let (query, items) = self.gate.rewrite_effects(query.clone())?;
+        // Constants need no plan: acquiring a lock must cost one commit and nothing else.
+        if let Some(calls) = constant_calls(&query, &items)? {
+            let batch = run_constant(constant_action(&items, target)?, calls).await?;
+            return self.rows(running, kind, batch);
+        }
+        let state = self.over(&running.state);
+        let rows_max = self.ledger().limits().effect_rows_max;
+        let plan = plan_effects(&state, query, &items, target, rows_max).await?;
+        self.whole(running, &state, &plan, kind).await
+    }
+
+    async fn write(&self, running: Running, statement: Statement) -> Result<Reply> {
+        let state = self.over(&running.state);
+        let plan = self.plan_inner(&running, &state, statement).await?;
+        let plan = plan.ok_or_else(|| Error::bug("a write has no plan"))?;
+        let mut reply = self
+            .whole(running, &state, &plan, StatementKind::Dml)
+            .await?;
+        reply.schema = no_columns();
+        reply.batches = stream_of(no_columns(), Vec::new());
+        Ok(reply)
+    }
+
+    /// The plan of a statement with one of our nodes at its root; `None` for all others.
+    async fn plan_inner(
+        &self,
+        running: &Running,
+        state: &SessionState,
+        statement: Statement,
+    ) -> Result<Option<LogicalPlan>> {
+        let (target, statement) = match statement {
+            Statement::Insert { table, tree, .. }
+            | Statement::Update { table, tree }
+            | Statement::Delete { table, tree } => {
+                let ledger = self.ledger();
+                let text = running.text.clone();
+                let done = Arc::clone(&running.done);
+                return plan_write(state, &running.state, *tree, &table, ledger, text, done)
+                    .await
+                    .map(Some);
+            }
+            Statement::Preview(inner) => (self.preview_target(running), *inner),
+            Statement::Effect(_) | Statement::Call(_) => (self.commit_target(running), statement),
+            _ => return Ok(None),
+        };
+        let query = self.effect_query(statement)?;
+        let (query, items) = self.gate.rewrite_effects(*query)?;
+        let rows_max = self.ledger().limits().effect_rows_max;
+        plan_effects(state, query, &items, target, rows_max)
+            .await
+            .map(Some)
+    }
+
+    async fn set(&self, running: Running, tree: SyntaxTree) -> Result<Reply> {
+        let state = self.over(&running.state);
+        let plan = plan_statement(&state, tree).await?;
+        let context = SessionContext::new_with_state(state);
+        context.execute_logical_plan(plan).await?;
+        if let Ok(mut options) = self.options.lock() {
+            *options = Some(context.state().config_options().as_ref().clone());
+        }
+        self.rows(
+            running,
+            StatementKind::Setting,
+            RecordBatch::new_empty(no_columns()),
+        )
+    }
+
+    async fn copy(&self, running: Running, mut tree: SyntaxTree) -> Result<Reply> {
+        if let SyntaxTree::CopyTo(copy) = &mut tree {
+            copy.target = self.core.roots.permit_write(&copy.target)?;
+        }
+        let state = self.over(&running.state);
+        let plan = plan_statement(&state, tree).await?;
+        self.whole(running, &state, &plan, StatementKind::Setting)
+            .await
+    }
+
+    async fn through_context(
+        &self,
+        running: Running,
+        state: SessionState,
+        plan: LogicalPlan,
+    ) -> Result<Reply> {
+        let context = SessionContext::new_with_state(state);
+        let frame = context.execute_logical_plan(plan).await?;
+        let batches = frame.execute_stream().await?;
+        Ok(reply(
+            running,
+            StatementKind::Setting,
+            batches.schema(),
+            batches,
+        ))
+    }
+
+    /// A query: rows are sent as they are found.
+    async fn stream(
+        &self,
+        running: Running,
+        state: &SessionState,
+        plan: &LogicalPlan,
+        kind: StatementKind,
+    ) -> Result<Reply> {
+        let physical = state.create_physical_plan(plan).await?;
+        let batches = execute_stream(physical, state.task_ctx())?;
+        let limit = self.ledger().limits().statement_timeout;
+        let schema = batches.schema();
+        let ends = tokio::time::Instant::now() + limit;
+        let bounded = futures::stream::unfold(Some(batches), move |batches| async move {
+            let mut batches = batches?;
+            match tokio::time::timeout_at(ends, batches.next()).await {
+                Ok(next) => next.map(|batch| (batch, Some(batches))),
+                Err(_) => Some((Err(timed_out(limit).into()), None)),
+            }
+        });
+        let batches = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), bounded));
+        Ok(reply(running, kind, schema, batches))
+    }
+
+    /// A plan that changes something: it is run to its end before the reply.
+    async fn whole(
+        &self,
+        running: Running,
+        state: &SessionState,
+        plan: &LogicalPlan,
+        kind: StatementKind,
+    ) -> Result<Reply> {
+        let physical = state.create_physical_plan(plan).await?;
+        let schema = physical.schema();
+        let batches = collect(physical, state.task_ctx()).await?;
+        Ok(reply(
+            running,
+            kind,
+            Arc::clone(&schema),
+            stream_of(schema, batches),
+        ))
+    }
+
+    fn rows(&self, running: Running, kind: StatementKind, batch: RecordBatch) -> Result<Reply> {
+        let schema = batch.schema();
+        let batches = stream_of(Arc::clone(&schema), vec![batch]);
+        Ok(reply(running, kind, schema, batches))
+    }
+
+    /// How many rows of effects a statement would make, without making them; `None` where it has
+    /// none.
+    ///
+    /// # Errors
+    /// Those of planning and of the query.
     pub async fn count_effects(&self, sql: &str) -> Result<Option<u64>> {
-        if !sql.contains("/* effect */") {
+        let Parsed { statement, .. } = parser::parse(sql)?;
+        let Statement::Effect(query) = statement else {
             return Ok(None);
+        };
+        let (query, items) = self.gate.rewrite_effects(*query)?;
+        if constant_calls(&query, &items)?.is_some() {
+            return Ok(Some(1));
         }
-        let mut batches = self.execute(sql).await?.batches;
-        let mut rows = 0;
-        while let Some(batch) = batches.next().await {
-            rows += batch.map_err(failed)?.num_rows() as u64;
-        }
-        Ok(Some(rows))
+        let state = self.over(&self.ledger().snapshot().await?);
+        let plan = plan_statement(&state, query_tree(query)).await?;
+        let count = datafusion::functions_aggregate::expr_fn::count(lit(1_i64));
+        let none: [datafusion::logical_expr::Expr; 0] = [];
+        let plan = LogicalPlanBuilder::from(plan)
+            .aggregate(none, [count])?
+            .build()?;
+        let physical = state.create_physical_plan(&plan).await?;
+        let batches = collect(physical, state.task_ctx()).await?;
+        let column = batches
+            .iter()
+            .find(|batch| batch.num_rows() > 0)
+            .map(|batch| batch.column(0));
+        let count = column.and_then(|column| {
+            use arrow::array::AsArray;
+            Some(
+                column
+                    .as_primitive_opt::<arrow::datatypes::Int64Type>()?
+                    .value(0),
+            )
+        });
+        Ok(count.and_then(|count| u64::try_from(count).ok()))
+    }
+
+    /// Tables, views and functions with their columns, for completion and `\d`.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn names(&self) -> Result<Names> {
+        let state = self.ledger().snapshot().await?;
+        names::names(&self.over(&state), &state, &self.gate).await
+    }
+}
+
+fn query_tree(query: Query) -> SyntaxTree {
+    let statement = datafusion::sql::sqlparser::ast::Statement::Query(Box::new(query));
+    SyntaxTree::Statement(Box::new(statement))
+}
+
+/// Whether a statement watches its time itself, or is as long as the work that it was given.
+fn bounds_itself(statement: &Statement) -> bool {
+    matches!(statement, Statement::Query(_) | Statement::Call(_))
+}
+
+fn timed_out(limit: Duration) -> Error {
+    Error::new(
+        Code::Timeout,
+        format!("the statement ran longer than {} s", limit.as_secs()),
+    )
+    .with_detail("The limit is the setting statement_timeout.")
+    .with_hint("Narrow it with WHERE; where it has effects, look it up in table statements.")
+}
+
+fn no_columns() -> SchemaRef {
+    Arc::new(Schema::empty())
+}
+
+fn stream_of(schema: SchemaRef, batches: Vec<RecordBatch>) -> SendableRecordBatchStream {
+    let batches = futures::stream::iter(batches.into_iter().map(Ok));
+    Box::pin(RecordBatchStreamAdapter::new(schema, batches))
+}
+
+fn reply(
+    running: Running,
+    kind: StatementKind,
+    schema: SchemaRef,
+    batches: SendableRecordBatchStream,
+) -> Reply {
+    let done = running.done.lock().ok().and_then(|mut done| done.take());
+    let version = done
+        .as_ref()
+        .map_or(running.state.version, |done| done.version);
+    let Done {
+        summary,
+        rows_affected,
+        ..
+    } = done.unwrap_or_default();
+    Reply {
+        statement_id: running.text.author.statement_id,
+        kind,
+        schema,
+        batches,
+        version: version.0,
+        rows_affected,
+        summary,
+        notes: Vec::new(),
     }
 }

@@ -25,7 +25,12 @@ pub struct EventsFile {
 pub async fn events_files(store: &Store, up_to: Version) -> Result<Vec<EventsFile>> {
     let files = store.list("ledger").await?.into_iter().filter_map(|entry| {
         let version = codec::commit_version(&entry.path).filter(|version| *version <= up_to)?;
-        Some(EventsFile { path: entry.path, bytes: entry.bytes, from: version, to: version })
+        Some(EventsFile {
+            path: entry.path,
+            bytes: entry.bytes,
+            from: version,
+            to: version,
+        })
     });
     Ok(files.collect())
 }

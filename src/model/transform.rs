@@ -71,6 +71,8 @@ pub struct TransformDef {
     pub backoff_ms: u64,
     /// The longest pause, in milliseconds.
     pub backoff_max_ms: u64,
+    /// The priority of its jobs where `schedule_job` gives none.
+    pub priority: i16,
     /// Address space of the command in bytes; unlimited where absent.
     pub memory_bytes: Option<u64>,
     /// The statement's text.

@@ -18,7 +18,6 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::Statement as SyntaxTree;
-use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 
 use crate::error::{Code, Error, Result};
 use crate::functions::files::Roots;
@@ -48,9 +47,16 @@ pub const VIEWS: &[(&str, &str)] = &[
 
 /// Names of the system tables and views, which nobody may take.
 pub fn reserved_names() -> impl Iterator<Item = &'static str> {
-    ["jobs", "locks", "batches", "transforms", "workers", "events"]
-        .into_iter()
-        .chain(VIEWS.iter().map(|(name, _)| *name))
+    [
+        "jobs",
+        "locks",
+        "batches",
+        "transforms",
+        "workers",
+        "events",
+    ]
+    .into_iter()
+    .chain(VIEWS.iter().map(|(name, _)| *name))
 }
 
 /// What names resolve against.
@@ -106,7 +112,9 @@ fn with_schema(base: &SessionState, schema: Arc<dyn SchemaProvider>) -> SessionS
     drop(catalog.register_schema(SCHEMA, schema));
     let list = MemoryCatalogProviderList::new();
     list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
-    SessionStateBuilder::new_from_existing(base.clone()).with_catalog_list(Arc::new(list)).build()
+    SessionStateBuilder::new_from_existing(base.clone())
+        .with_catalog_list(Arc::new(list))
+        .build()
 }
 
 impl SnapshotSchema {
@@ -118,7 +126,13 @@ impl SnapshotSchema {
         if let Some((_, table)) = self.extra.iter().find(|(extra, _)| extra == name) {
             return Ok(Some(Arc::clone(table)));
         }
-        let Sight { state, now, ledger, store_url, .. } = &self.sight;
+        let Sight {
+            state,
+            now,
+            ledger,
+            store_url,
+            ..
+        } = &self.sight;
         if let Some(table) = state.table(name) {
             let provider = SourceProvider::try_new(state, table, store_url.clone(), *now)?;
             return Ok(Some(Arc::new(provider)));
@@ -142,9 +156,15 @@ impl SnapshotSchema {
         let statement = parser::parse(&object.sql)?.statement;
         match (object.kind, statement) {
             (ObjectKind::View, Statement::CreateView { tree, .. }) => {
-                let SyntaxTree::Statement(tree) = *tree else { return Err(unreadable(name)) };
-                let SqlStatement::CreateView(view) = *tree else { return Err(unreadable(name)) };
-                self.view(name, &view.query.to_string()).await
+                self.planned(name, async {
+                    match self.session.statement_to_plan(*tree).await? {
+                        LogicalPlan::Ddl(DdlStatement::CreateView(view)) => {
+                            Ok((Arc::unwrap_or_clone(view.input), view.definition))
+                        }
+                        _ => Err(unreadable(name)),
+                    }
+                })
+                .await
             }
             (ObjectKind::ExternalTable, Statement::CreateExternalTable { tree, .. }) => {
                 external_table(&self.session, *tree, &self.sight.roots).await
@@ -154,13 +174,30 @@ impl SnapshotSchema {
     }
 
     async fn view(&self, name: &str, sql: &str) -> Result<Arc<dyn TableProvider>> {
+        self.planned(name, async {
+            Ok((
+                self.session.create_logical_plan(sql).await?,
+                Some(sql.to_owned()),
+            ))
+        })
+        .await
+    }
+
+    async fn planned(
+        &self,
+        name: &str,
+        plan: impl Future<Output = Result<(LogicalPlan, Option<String>)>> + Send,
+    ) -> Result<Arc<dyn TableProvider>> {
         if self.depth.fetch_add(1, Ordering::SeqCst) >= VIEW_DEPTH_MAX {
-            return Err(Error::new(Code::PlanError, format!("view \"{name}\" names itself"))
-                .with_hint("Views may not be made of each other in a circle; replace one."));
+            return Err(
+                Error::new(Code::PlanError, format!("view \"{name}\" names itself"))
+                    .with_hint("Views may not be made of each other in a circle; replace one."),
+            );
         }
-        let plan = self.session.create_logical_plan(sql).await;
+        let planned = plan.await;
         self.depth.fetch_sub(1, Ordering::SeqCst);
-        Ok(Arc::new(ViewTable::new(plan?, Some(sql.to_owned()))))
+        let (plan, sql) = planned?;
+        Ok(Arc::new(ViewTable::new(plan, sql)))
     }
 }
 
@@ -179,14 +216,22 @@ pub async fn external_table(
 ) -> Result<Arc<dyn TableProvider>> {
     let plan = session.statement_to_plan(tree).await?;
     let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut command)) = plan else {
-        return Err(Error::bug("CREATE EXTERNAL TABLE planned to something else"));
+        return Err(Error::bug(
+            "CREATE EXTERNAL TABLE planned to something else",
+        ));
     };
-    let checked = command.locations.iter().map(|location| roots.permit(location));
+    let checked = command
+        .locations
+        .iter()
+        .map(|location| roots.permit(location));
     command.locations = checked.collect::<Result<Vec<String>>>()?;
     let file_type = command.file_type.to_uppercase();
     let factory = session.table_factories().get(&file_type).ok_or_else(|| {
-        Error::new(Code::InvalidDefinition, format!("file type \"{file_type}\" is unknown"))
-            .with_hint("Write STORED AS PARQUET, CSV, JSON or ARROW.")
+        Error::new(
+            Code::InvalidDefinition,
+            format!("file type \"{file_type}\" is unknown"),
+        )
+        .with_hint("Write STORED AS PARQUET, CSV, JSON or ARROW.")
     })?;
     Ok(factory.create(session, &command).await?)
 }
@@ -220,7 +265,10 @@ struct WeakSchema(Weak<SnapshotSchema>);
 #[async_trait]
 impl SchemaProvider for WeakSchema {
     fn table_names(&self) -> Vec<String> {
-        self.0.upgrade().map(|schema| schema.table_names()).unwrap_or_default()
+        self.0
+            .upgrade()
+            .map(|schema| schema.table_names())
+            .unwrap_or_default()
     }
 
     async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
@@ -231,6 +279,8 @@ impl SchemaProvider for WeakSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.0.upgrade().is_some_and(|schema| schema.table_exist(name))
+        self.0
+            .upgrade()
+            .is_some_and(|schema| schema.table_exist(name))
     }
 }

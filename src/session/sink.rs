@@ -12,7 +12,7 @@ use async_trait::async_trait;
 
 use crate::error::{Code, Error, Result};
 use crate::functions::effect::EffectFunction;
-use crate::id::{JobId, Token, Version};
+use crate::id::{JobId, TableId, Token, Version};
 use crate::ledger::Ledger;
 use crate::model::decide::{
     AcquireOptions, Completion, Decision, Failure, Force, Grant, Outcome, Report, ScheduleOptions,
@@ -21,10 +21,9 @@ use crate::model::decide::{
 use crate::model::draft::{Author, Draft};
 use crate::model::event::RowRef;
 use crate::model::locks::LockMode;
-use crate::session::effect_node::action::{
-    BoundCall, EffectForecast, EffectSink, forecast_fields,
-};
-use crate::session::write::Patches;
+use crate::session::core::Core;
+use crate::session::effect_node::action::{BoundCall, EffectForecast, EffectSink, forecast_fields};
+use crate::session::writeback::{Patch, Written, check_patch, write_patches};
 use crate::time::Timestamp;
 
 /// How often one effect function ended in one way.
@@ -64,7 +63,7 @@ pub struct StatementText {
 #[derive(Debug)]
 pub struct LedgerSink {
     /// Where to.
-    pub ledger: Ledger,
+    pub core: Arc<Core>,
     /// On whose behalf.
     pub text: StatementText,
     /// Filled when it is done.
@@ -74,9 +73,10 @@ pub struct LedgerSink {
 #[async_trait]
 impl EffectSink for LedgerSink {
     async fn apply(&self, rows: usize, calls: Vec<BoundCall>) -> Result<Vec<ArrayRef>> {
-        let patches = Patches::prepare(&self.ledger, &calls).await?;
+        let patches = Patches::prepare(&self.core, &calls, rows).await?;
         let text = self.text.clone();
         let committed = self
+            .core
             .ledger
             .commit(self.text.author.clone(), move |draft| {
                 let linked = patches.link(draft)?;
@@ -90,11 +90,113 @@ impl EffectSink for LedgerSink {
             .await?;
         let (results, summary) = committed.reply;
         if let Ok(mut done) = self.done.lock() {
-            *done = Some(Done { version: committed.version, summary, rows_affected: None });
+            *done = Some(Done {
+                version: committed.version,
+                summary,
+                rows_affected: None,
+            });
         }
         Ok(results)
     }
 }
+
+/// The columns that the `complete_job` calls of one statement write back.
+#[derive(Debug, Default)]
+struct Patches {
+    written: Vec<Written>,
+    /// Per call and row: which of `written`, and the job.
+    places: Vec<Vec<Option<(usize, JobId)>>>,
+}
+
+impl Patches {
+    /// Writes the new rows, one run per source table, before anything is decided.
+    async fn prepare(core: &Core, calls: &[BoundCall], rows: usize) -> Result<Self> {
+        let mut places = vec![vec![None; rows]; calls.len()];
+        let mut by_table: BTreeMap<TableId, (Vec<Patch>, Vec<(usize, usize)>)> = BTreeMap::new();
+        let completes = |call: &BoundCall| {
+            call.function == EffectFunction::CompleteJob
+                && call
+                    .args
+                    .columns()
+                    .get(COLUMNS)
+                    .is_some_and(|c| c.null_count() < rows)
+        };
+        if !calls.iter().any(completes) {
+            return Ok(Self::default());
+        }
+        let state = core.ledger.snapshot().await?;
+        for (at, call) in calls.iter().enumerate().filter(|(_, call)| completes(call)) {
+            for row in 0..rows {
+                let args = Args { call, row };
+                let Some(json) = args.text(COLUMNS) else {
+                    continue;
+                };
+                let report = args.report();
+                // A stale report writes nothing; the model refuses it with its reason.
+                let live = state
+                    .job(report.job)
+                    .filter(|job| job.token == report.token);
+                let Some(job) = live else { continue };
+                let (Some(table), Some(key)) =
+                    (state.tables.get(&job.table), state.key(job.table, job.slot))
+                else {
+                    continue;
+                };
+                let columns = serde_json::from_str(json).map_err(|error| {
+                    call.function
+                        .signature()
+                        .argument_error("argument \"columns\" of complete_job is no JSON object")
+                        .with_source(error)
+                })?;
+                check_patch(table, &columns)?;
+                let (patches, of) = by_table.entry(job.table).or_default();
+                patches.push(Patch {
+                    job: report.job,
+                    source_id: key.to_string(),
+                    columns,
+                });
+                of.push((at, row));
+            }
+        }
+        let mut written = Vec::new();
+        for (id, (patches, of)) in by_table {
+            let Some(table) = state.tables.get(&id) else {
+                continue;
+            };
+            let sight = core.sight(Arc::clone(&state));
+            let run = write_patches(&core.base, sight, &core.ledger, table, &patches).await?;
+            let Some(run) = run else { continue };
+            for ((call, row), patch) in of.into_iter().zip(&patches) {
+                if let Some(place) = places.get_mut(call).and_then(|rows| rows.get_mut(row)) {
+                    *place = Some((written.len(), patch.job));
+                }
+            }
+            written.push(run);
+        }
+        Ok(Self { written, places })
+    }
+
+    /// Lets the runs join their tables, and says which row belongs to which call and row.
+    fn link(&self, draft: &mut Draft<'_>) -> Result<Vec<Vec<Option<RowRef>>>> {
+        let runs = self
+            .written
+            .iter()
+            .map(|run| run.add(draft))
+            .collect::<Result<Vec<_>>>()?;
+        let row = |place: &Option<(usize, JobId)>| {
+            let (at, job) = (*place)?;
+            self.written.get(at)?.row(*runs.get(at)?, job)
+        };
+        Ok(self
+            .places
+            .iter()
+            .map(|rows| rows.iter().map(row).collect())
+            .collect())
+    }
+}
+
+/// The place of argument `columns` of `complete_job`.
+const COLUMNS: usize = 4;
 
 /// Tells what the effects of one statement would do.
 #[derive(Debug)]
@@ -120,7 +222,11 @@ impl EffectForecast for LedgerForecast {
             .await?;
         let (forecasts, summary) = foreseen.reply;
         if let Ok(mut done) = self.done.lock() {
-            *done = Some(Done { version: foreseen.version, summary, rows_affected: None });
+            *done = Some(Done {
+                version: foreseen.version,
+                summary,
+                rows_affected: None,
+            });
         }
         Ok(forecasts)
     }
@@ -137,7 +243,12 @@ struct Run<'c> {
 impl<'c> Run<'c> {
     fn new(rows: usize, calls: &'c [BoundCall]) -> Self {
         let decisions = calls.iter().map(|_| Vec::with_capacity(rows)).collect();
-        Self { rows, calls, targets: vec![None; calls.len()], decisions }
+        Self {
+            rows,
+            calls,
+            targets: vec![None; calls.len()],
+            decisions,
+        }
     }
 
     /// All calls of a row before the next row.
@@ -168,7 +279,9 @@ impl<'c> Run<'c> {
         let mut counts: BTreeMap<(&str, Outcome), u64> = BTreeMap::new();
         for (call, decisions) in self.calls.iter().zip(&self.decisions) {
             for decision in decisions {
-                *counts.entry((call.function.name(), decision.outcome)).or_default() += 1;
+                *counts
+                    .entry((call.function.name(), decision.outcome))
+                    .or_default() += 1;
             }
         }
         let count = |((function, outcome), count): ((&str, Outcome), u64)| OutcomeCount {
@@ -181,11 +294,16 @@ impl<'c> Run<'c> {
 
     fn results(&self) -> Vec<ArrayRef> {
         let pairs = self.calls.iter().zip(&self.decisions);
-        pairs.map(|(call, decisions)| results(call.function, decisions)).collect()
+        pairs
+            .map(|(call, decisions)| results(call.function, decisions))
+            .collect()
     }
 
     fn forecasts(&self) -> Result<Vec<StructArray>> {
-        self.decisions.iter().map(|decisions| forecast(decisions)).collect()
+        self.decisions
+            .iter()
+            .map(|decisions| forecast(decisions))
+            .collect()
     }
 }
 
@@ -249,7 +367,11 @@ fn forecast(decisions: &[Decision]) -> Result<StructArray> {
     for decision in decisions {
         outcomes.append_value(decision.outcome.name());
         reasons.append_option(Some(&decision.reason).filter(|reason| !reason.is_empty()));
-        jobs.append_option(decision.blocking_job.and_then(|job| i64::try_from(job.0).ok()));
+        jobs.append_option(
+            decision
+                .blocking_job
+                .and_then(|job| i64::try_from(job.0).ok()),
+        );
         holders.append_option(decision.holder.as_deref());
     }
     let columns: Vec<ArrayRef> = vec![
@@ -278,22 +400,34 @@ impl<'c> Args<'c> {
     }
 
     fn int(&self, index: usize) -> Option<i64> {
-        Some(self.column(index)?.as_primitive_opt::<Int64Type>()?.value(self.row))
+        Some(
+            self.column(index)?
+                .as_primitive_opt::<Int64Type>()?
+                .value(self.row),
+        )
     }
 
     fn id(&self, index: usize) -> u64 {
         // Ids are positive, so no job or token has the number that stands for a negative one.
-        self.int(index).and_then(|id| u64::try_from(id).ok()).unwrap_or(u64::MAX)
+        self.int(index)
+            .and_then(|id| u64::try_from(id).ok())
+            .unwrap_or(u64::MAX)
     }
 
     fn time(&self, index: usize) -> Option<Timestamp> {
-        let column = self.column(index)?.as_primitive_opt::<TimestampMicrosecondType>()?;
+        let column = self
+            .column(index)?
+            .as_primitive_opt::<TimestampMicrosecondType>()?;
         Some(Timestamp(column.value(self.row)))
     }
 
     fn duration(&self, index: usize) -> Option<Duration> {
-        let column = self.column(index)?.as_primitive_opt::<DurationMicrosecondType>()?;
-        u64::try_from(column.value(self.row)).ok().map(Duration::from_micros)
+        let column = self
+            .column(index)?
+            .as_primitive_opt::<DurationMicrosecondType>()?;
+        u64::try_from(column.value(self.row))
+            .ok()
+            .map(Duration::from_micros)
     }
 
     fn flag(&self, index: usize) -> bool {
@@ -305,9 +439,12 @@ impl<'c> Args<'c> {
     fn schedule_options(&self, first: usize) -> Result<ScheduleOptions<'c>> {
         let priority = self.int(first).map(|priority| {
             i16::try_from(priority).map_err(|error| {
-                Error::new(Code::EffectArgument, format!("priority {priority} is out of range"))
-                    .with_hint("Use a number from -32768 to 32767.")
-                    .with_source(error)
+                Error::new(
+                    Code::EffectArgument,
+                    format!("priority {priority} is out of range"),
+                )
+                .with_hint("Use a number from -32768 to 32767.")
+                .with_source(error)
             })
         });
         Ok(ScheduleOptions {
@@ -319,7 +456,10 @@ impl<'c> Args<'c> {
     }
 
     fn report(&self) -> Report {
-        Report { job: JobId(self.id(0)), token: Token(self.id(1)) }
+        Report {
+            job: JobId(self.id(0)),
+            token: Token(self.id(1)),
+        }
     }
 }
 
@@ -345,41 +485,47 @@ fn decide(
             decision
         }
         EffectFunction::CancelJob => draft.cancel_job(JobId(args.id(0))),
-        EffectFunction::RetryJob => {
-            draft.retry_job(JobId(args.id(0)), args.schedule_options(1)?)
-        }
+        EffectFunction::RetryJob => draft.retry_job(JobId(args.id(0)), args.schedule_options(1)?),
         EffectFunction::SetStatus => draft.set_status(text(0), text(1), text(2)),
         EffectFunction::AcquireLock => draft.acquire_lock(
             text(0),
             AcquireOptions {
                 ttl: args.duration(1),
-                mode: args.text(2).and_then(LockMode::parse).unwrap_or(LockMode::Exclusive),
+                mode: args
+                    .text(2)
+                    .and_then(LockMode::parse)
+                    .unwrap_or(LockMode::Exclusive),
                 owner: args.text(3),
                 reason: args.text(4),
             },
         ),
-        EffectFunction::RenewLock => {
-            draft.renew_lock(text(0), Token(args.id(1)), args.duration(2))
-        }
+        EffectFunction::RenewLock => draft.renew_lock(text(0), Token(args.id(1)), args.duration(2)),
         EffectFunction::ReleaseLock => {
             let token = args.int(1).map(|_| Token(args.id(1)));
             let force = if args.flag(2) { Force::Yes } else { Force::No };
             if token.is_none() && force == Force::No {
-                return Err(call.function.signature().argument_error(
-                    "argument \"token\" of release_lock is missing",
-                ));
+                return Err(call
+                    .function
+                    .signature()
+                    .argument_error("argument \"token\" of release_lock is missing"));
             }
             draft.release_lock(text(0), token, force)
         }
         EffectFunction::Heartbeat => draft.heartbeat(args.report()),
         EffectFunction::CompleteJob => draft.complete_job(
             args.report(),
-            Completion { output_uri: args.text(2), status: args.text(3), row: link },
+            Completion {
+                output_uri: args.text(2),
+                status: args.text(3),
+                row: link,
+            },
         ),
         EffectFunction::FailJob => draft.fail_job(
             args.report(),
-            Failure { message: text(2), code: args.text(3).unwrap_or("error") },
+            Failure {
+                message: text(2),
+                code: args.text(3).unwrap_or("error"),
+            },
         ),
     }
 }
-

@@ -76,8 +76,10 @@ pub fn check_patch(table: &SourceTable, columns: &Map<String, Value>) -> Result<
     let schema = user_schema(&table.def)?;
     for name in columns.keys() {
         let wrong = |what: &str| {
-            Err(Error::new(Code::InvalidAnswer, format!("column \"{name}\" {what}"))
-                .with_hint(format!("Return only columns of \"{}\".", table.name)))
+            Err(
+                Error::new(Code::InvalidAnswer, format!("column \"{name}\" {what}"))
+                    .with_hint(format!("Return only columns of \"{}\".", table.name)),
+            )
         };
         if SystemColumn::named(name).is_some() {
             return wrong("is a system column");
@@ -86,7 +88,10 @@ pub fn check_patch(table: &SourceTable, columns: &Map<String, Value>) -> Result<
             return wrong("is the key");
         }
         if schema.index_of(name).is_err() {
-            return wrong(&format!("does not exist in source table \"{}\"", table.name));
+            return wrong(&format!(
+                "does not exist in source table \"{}\"",
+                table.name
+            ));
         }
     }
     patch_batch(table, &schema, &[columns]).map(drop)
@@ -98,8 +103,11 @@ fn patch_batch(
     schema: &SchemaRef,
     patches: &[&Map<String, Value>],
 ) -> Result<RecordBatch> {
-    let nullable: Vec<Field> =
-        schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    let nullable: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone().with_nullable(true))
+        .collect();
     let mut decoder = arrow::json::ReaderBuilder::new(Arc::new(Schema::new(nullable)))
         .with_batch_size(patches.len().max(1))
         .with_coerce_primitive(true)
@@ -133,8 +141,10 @@ pub async fn write_patches(
     table: &Arc<SourceTable>,
     patches: &[Patch],
 ) -> Result<Option<Written>> {
-    let patches: Vec<&Patch> =
-        patches.iter().filter(|patch| !patch.columns.is_empty()).collect();
+    let patches: Vec<&Patch> = patches
+        .iter()
+        .filter(|patch| !patch.columns.is_empty())
+        .collect();
     if patches.is_empty() {
         return Ok(None);
     }
@@ -161,7 +171,9 @@ pub async fn write_patches(
         let picks: Vec<(usize, usize)> = kept
             .iter()
             .map(|&(patch, row)| {
-                let named = columns.get(patch).is_some_and(|map| map.contains_key(field.name()));
+                let named = columns
+                    .get(patch)
+                    .is_some_and(|map| map.contains_key(field.name()));
                 if named { (0, patch) } else { (1, row) }
             })
             .collect();
@@ -173,10 +185,15 @@ pub async fn write_patches(
         RunWriter::open(ledger.store(), &run_path(table), schema, &table.def.key).await?;
     writer.write(&merged).await?;
     let run = new_run(writer.finish().await?);
-    let rows = kept.iter().enumerate().filter_map(|(row, &(patch, _))| {
-        Some((patches.get(patch)?.job, u32::try_from(row).ok()?))
-    });
-    Ok(Some(Written { table: table.id, run, rows: rows.collect() }))
+    let rows = kept
+        .iter()
+        .enumerate()
+        .filter_map(|(row, &(patch, _))| Some((patches.get(patch)?.job, u32::try_from(row).ok()?)));
+    Ok(Some(Written {
+        table: table.id,
+        run,
+        rows: rows.collect(),
+    }))
 }
 
 async fn present_rows(
@@ -187,8 +204,9 @@ async fn present_rows(
     patches: &[&Patch],
 ) -> Result<RecordBatch> {
     let key_field = schema.field_with_name(&table.def.key)?;
-    let keys: ArrayRef =
-        Arc::new(StringArray::from_iter_values(patches.iter().map(|patch| &patch.source_id)));
+    let keys: ArrayRef = Arc::new(StringArray::from_iter_values(
+        patches.iter().map(|patch| &patch.source_id),
+    ));
     let keys = cast(&keys, key_field.data_type())?;
     let patch_schema = Arc::new(Schema::new(vec![Field::new(
         "key",
@@ -198,8 +216,11 @@ async fn present_rows(
     let batch = RecordBatch::try_new(Arc::clone(&patch_schema), vec![keys])?;
     let patch = MemTable::try_new(patch_schema, vec![vec![batch]])?;
     let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let columns: Vec<String> =
-        schema.fields().iter().map(|field| format!("t.{}", quote(field.name()))).collect();
+    let columns: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| format!("t.{}", quote(field.name())))
+        .collect();
     let sql = format!(
         "SELECT {} FROM {} AS t WHERE t.{} IN (SELECT key FROM {PATCH})",
         columns.join(", "),
@@ -210,6 +231,8 @@ async fn present_rows(
     let plan = state.create_logical_plan(&sql).await?;
     let physical = state.create_physical_plan(&plan).await?;
     let batches = collect(Arc::clone(&physical), state.task_ctx()).await?;
-    Ok(arrow::compute::concat_batches(&physical.schema(), &batches)?)
+    Ok(arrow::compute::concat_batches(
+        &physical.schema(),
+        &batches,
+    )?)
 }
-

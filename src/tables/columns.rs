@@ -34,9 +34,7 @@ impl ColumnType {
             Self::Text => DataType::Utf8,
             Self::Time => time_type(),
             Self::Bool => DataType::Boolean,
-            Self::TextList => {
-                DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
-            }
+            Self::TextList => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
         }
     }
 }
@@ -79,7 +77,11 @@ pub fn bools(values: impl Iterator<Item = Option<bool>>) -> ArrayRef {
 /// TIMESTAMPs; zero stands for NULL.
 pub fn times(values: impl Iterator<Item = Timestamp>) -> ArrayRef {
     let micros = values.map(|time| (time != Timestamp(0)).then_some(time.0));
-    Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+    Arc::new(
+        micros
+            .collect::<TimestampMicrosecondArray>()
+            .with_timezone("UTC"),
+    )
 }
 
 /// Lists of TEXT.

@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{
-    FileGroup, FileScanConfigBuilder, ParquetSource,
-};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -26,10 +24,18 @@ use crate::model::columns;
 /// reads them.
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let plain = |field: &Arc<Field>| match field.data_type() {
-        DataType::Dictionary(_, _) => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8)),
+        DataType::Dictionary(_, _) => {
+            Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8))
+        }
         _ => Arc::clone(field),
     };
-    Arc::new(Schema::new(columns::schema().fields().iter().map(plain).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        columns::schema()
+            .fields()
+            .iter()
+            .map(plain)
+            .collect::<Vec<_>>(),
+    ))
 });
 
 /// All events up to one version.
@@ -43,7 +49,11 @@ pub struct Events {
 impl Events {
     /// The events up to `version`.
     pub fn new(store: Store, store_url: ObjectStoreUrl, version: Version) -> Self {
-        Self { store, store_url, version }
+        Self {
+            store,
+            store_url,
+            version,
+        }
     }
 
     fn file(file: &EventsFile) -> Result<PartitionedFile> {
@@ -90,7 +100,11 @@ impl TableProvider for Events {
         let source = ParquetSource::new(Arc::clone(&SCHEMA))
             .with_table_parquet_options(options)
             .with_pushdown_filters(true);
-        let parts = state.config_options().execution.target_partitions.clamp(1, files.len());
+        let parts = state
+            .config_options()
+            .execution
+            .target_partitions
+            .clamp(1, files.len());
         let mut groups: Vec<Vec<PartitionedFile>> = vec![Vec::new(); parts];
         for (index, file) in files.iter().enumerate() {
             if let Some(group) = groups.get_mut(index * parts / files.len()) {

@@ -14,7 +14,11 @@ use crate::tables::snapshot_table::SnapshotRows;
 use crate::time::Timestamp;
 
 const fn column(name: &'static str, column_type: ColumnType, doc: &'static str) -> ColumnDoc {
-    ColumnDoc { name, column_type, doc }
+    ColumnDoc {
+        name,
+        column_type,
+        doc,
+    }
 }
 
 /// The path of the log of a job's last attempt, inside the store.
@@ -36,10 +40,22 @@ pub struct Jobs {
 const JOBS: &[ColumnDoc] = &[
     column("job_id", ColumnType::Int, "The job, counted from 1."),
     column("source_table", ColumnType::Text, "The table of its source."),
-    column("source_id", ColumnType::Text, "The key of its source, as text."),
+    column(
+        "source_id",
+        ColumnType::Text,
+        "The key of its source, as text.",
+    ),
     column("transform", ColumnType::Text, "What is to be done."),
-    column("transform_version", ColumnType::Int, "The version that the last attempt ran."),
-    column("batch_id", ColumnType::Int, "The batch in which it was scheduled."),
+    column(
+        "transform_version",
+        ColumnType::Int,
+        "The version that the last attempt ran.",
+    ),
+    column(
+        "batch_id",
+        ColumnType::Int,
+        "The batch in which it was scheduled.",
+    ),
     column(
         "state",
         ColumnType::Text,
@@ -50,20 +66,64 @@ const JOBS: &[ColumnDoc] = &[
     column("attempt", ColumnType::Int, "Attempts begun."),
     column("failures", ColumnType::Int, "Attempts that failed."),
     column("crashes", ColumnType::Int, "Attempts whose lease ran out."),
-    column("worker", ColumnType::Text, "The worker of the last attempt."),
-    column("token", ColumnType::Int, "The fencing token of the last attempt."),
+    column(
+        "worker",
+        ColumnType::Text,
+        "The worker of the last attempt.",
+    ),
+    column(
+        "token",
+        ColumnType::Int,
+        "The fencing token of the last attempt.",
+    ),
     column("created_at", ColumnType::Time, "When it was scheduled."),
     column("run_at", ColumnType::Time, "It does not start before."),
-    column("started_at", ColumnType::Time, "When the last attempt began."),
-    column("ended_at", ColumnType::Time, "When it came to its final state; NULL while live."),
-    column("expires_at", ColumnType::Time, "When the lease of a running job ends."),
+    column(
+        "started_at",
+        ColumnType::Time,
+        "When the last attempt began.",
+    ),
+    column(
+        "ended_at",
+        ColumnType::Time,
+        "When it came to its final state; NULL while live.",
+    ),
+    column(
+        "expires_at",
+        ColumnType::Time,
+        "When the lease of a running job ends.",
+    ),
     column("params", ColumnType::Text, "Its parameters, as JSON."),
-    column("parent_job_id", ColumnType::Int, "The final job that it tries again."),
-    column("error_code", ColumnType::Text, "The class of the last error."),
-    column("error", ColumnType::Text, "The last error, or why it was cancelled."),
-    column("output_uri", ColumnType::Text, "The output of a completed job."),
-    column("log_uri", ColumnType::Text, "The log of the last attempt; read it with read_text."),
-    column("cancel_requested_at", ColumnType::Time, "When cancelling was asked for."),
+    column(
+        "parent_job_id",
+        ColumnType::Int,
+        "The final job that it tries again.",
+    ),
+    column(
+        "error_code",
+        ColumnType::Text,
+        "The class of the last error.",
+    ),
+    column(
+        "error",
+        ColumnType::Text,
+        "The last error, or why it was cancelled.",
+    ),
+    column(
+        "output_uri",
+        ColumnType::Text,
+        "The output of a completed job.",
+    ),
+    column(
+        "log_uri",
+        ColumnType::Text,
+        "The log of the last attempt; read it with read_text.",
+    ),
+    column(
+        "cancel_requested_at",
+        ColumnType::Time,
+        "When cancelling was asked for.",
+    ),
     column("cancel_requested_by", ColumnType::Text, "By whom."),
 ];
 
@@ -97,9 +157,12 @@ impl SnapshotRows for Jobs {
             "source_id" => {
                 texts(jobs().map(|job| state.key(job.table, job.slot).map(|key| key.to_string())))
             }
-            "transform" => texts(
-                jobs().map(|job| state.transforms.get(&job.transform).map(|found| &*found.name)),
-            ),
+            "transform" => texts(jobs().map(|job| {
+                state
+                    .transforms
+                    .get(&job.transform)
+                    .map(|found| &*found.name)
+            })),
             "transform_version" => number(|job| {
                 (job.transform_version > 0).then_some(u64::from(job.transform_version))
             }),
@@ -114,7 +177,10 @@ impl SnapshotRows for Jobs {
             "failures" => number(|job| Some(u64::from(job.failures))),
             "crashes" => number(|job| Some(u64::from(job.crashes))),
             "worker" => texts(jobs().map(|job| {
-                state.worker_name(job.worker).filter(|_| job.attempt > 0).map(|name| &**name)
+                state
+                    .worker_name(job.worker)
+                    .filter(|_| job.attempt > 0)
+                    .map(|name| &**name)
             })),
             "token" => number(|job| (job.token != Token(0)).then_some(job.token.0)),
             "created_at" => time(|job| job.created_at),
@@ -131,7 +197,10 @@ impl SnapshotRows for Jobs {
             }),
             "params" => extra_text(|extra| extra.params.as_ref()),
             "parent_job_id" => number(|job| {
-                job.extra.as_ref().and_then(|extra| extra.parent.some()).map(|parent| parent.0)
+                job.extra
+                    .as_ref()
+                    .and_then(|extra| extra.parent.some())
+                    .map(|parent| parent.0)
             }),
             "error_code" => extra_text(|extra| extra.error_code.as_ref()),
             "error" => extra_text(|extra| extra.error.as_ref()),
@@ -169,21 +238,40 @@ pub struct Locks {
 }
 
 const LOCKS: &[ColumnDoc] = &[
-    column("resource", ColumnType::Text, "What is locked, with all below it."),
+    column(
+        "resource",
+        ColumnType::Text,
+        "What is locked, with all below it.",
+    ),
     column("mode", ColumnType::Text, "`exclusive` or `shared`."),
-    column("owner", ColumnType::Text, "Who holds it: a user, or the worker of the job."),
+    column(
+        "owner",
+        ColumnType::Text,
+        "Who holds it: a user, or the worker of the job.",
+    ),
     column("token", ColumnType::Int, "Its fencing token."),
     column("reason", ColumnType::Text, "Why, in the owner's words."),
     column("acquired_at", ColumnType::Time, "Since when."),
-    column("expires_at", ColumnType::Time, "Until when, unless it is renewed."),
-    column("job_id", ColumnType::Int, "The running job that holds it; NULL for an explicit lock."),
+    column(
+        "expires_at",
+        ColumnType::Time,
+        "Until when, unless it is renewed.",
+    ),
+    column(
+        "job_id",
+        ColumnType::Int,
+        "The running job that holds it; NULL for an explicit lock.",
+    ),
 ];
 
 impl Locks {
     /// The locks that are held at `now`.
     pub fn new(state: &State, now: Timestamp) -> Self {
-        let explicit = state.locks.iter().filter(|(_, lock)| lock.expires_at > now).map(
-            |(resource, lock)| HeldLock {
+        let explicit = state
+            .locks
+            .iter()
+            .filter(|(_, lock)| lock.expires_at > now)
+            .map(|(resource, lock)| HeldLock {
                 resource: resource.to_string(),
                 mode: lock.mode,
                 owner: Arc::clone(&lock.owner),
@@ -192,9 +280,11 @@ impl Locks {
                 acquired_at: lock.acquired_at,
                 expires_at: lock.expires_at,
                 job: None,
-            },
-        );
-        let running = state.leases.iter().filter(|(expires_at, _)| *expires_at > now);
+            });
+        let running = state
+            .leases
+            .iter()
+            .filter(|(expires_at, _)| *expires_at > now);
         let of_jobs = running.filter_map(|(expires_at, id)| {
             let job = state.job(*id)?;
             let table = state.tables.get(&job.table)?;
@@ -210,7 +300,9 @@ impl Locks {
                 job: Some(*id),
             })
         });
-        Self { held: explicit.chain(of_jobs).collect() }
+        Self {
+            held: explicit.chain(of_jobs).collect(),
+        }
     }
 }
 
@@ -252,17 +344,41 @@ pub struct Batches {
 const BATCHES: &[ColumnDoc] = &[
     column("batch_id", ColumnType::Int, "The batch, counted from 1."),
     column("name", ColumnType::Text, "The name given by batch =>."),
-    column("statement_id", ColumnType::Text, "The statement that scheduled it."),
+    column(
+        "statement_id",
+        ColumnType::Text,
+        "The statement that scheduled it.",
+    ),
     column("actor", ColumnType::Text, "Who ran it."),
     column("created_at", ColumnType::Time, "When."),
-    column("ended_at", ColumnType::Time, "When its last live job ended; NULL while some live."),
+    column(
+        "ended_at",
+        ColumnType::Time,
+        "When its last live job ended; NULL while some live.",
+    ),
     column("jobs", ColumnType::Int, "All its jobs."),
-    column("available", ColumnType::Int, "Its jobs that wait for their first attempt."),
-    column("retryable", ColumnType::Int, "Its jobs that failed and wait for another attempt."),
+    column(
+        "available",
+        ColumnType::Int,
+        "Its jobs that wait for their first attempt.",
+    ),
+    column(
+        "retryable",
+        ColumnType::Int,
+        "Its jobs that failed and wait for another attempt.",
+    ),
     column("running", ColumnType::Int, "Its jobs that run."),
     column("completed", ColumnType::Int, "Its jobs that are done."),
-    column("cancelled", ColumnType::Int, "Its jobs that were cancelled."),
-    column("discarded", ColumnType::Int, "Its jobs that failed on their last attempt."),
+    column(
+        "cancelled",
+        ColumnType::Int,
+        "Its jobs that were cancelled.",
+    ),
+    column(
+        "discarded",
+        ColumnType::Int,
+        "Its jobs that failed on their last attempt.",
+    ),
 ];
 
 impl SnapshotRows for Batches {
@@ -305,35 +421,88 @@ pub struct Transforms {
 
 const TRANSFORMS: &[ColumnDoc] = &[
     column("name", ColumnType::Text, "The transform."),
-    column("version", ColumnType::Int, "Its newest version, counted from 1."),
-    column("source_table", ColumnType::Text, "The table of its sources."),
+    column(
+        "version",
+        ColumnType::Int,
+        "Its newest version, counted from 1.",
+    ),
+    column(
+        "source_table",
+        ColumnType::Text,
+        "The table of its sources.",
+    ),
     column("kind", ColumnType::Text, "`sql`, `command` or `outside`."),
-    column("from_status", ColumnType::TextList, "The statuses from which it takes sources."),
-    column("to_status", ColumnType::TextList, "The statuses it may set; the first by default."),
-    column("group_size", ColumnType::Int, "Sources in one claim of a worker."),
-    column("concurrency", ColumnType::Int, "Groups that may run at once in the whole store."),
-    column("max_attempts", ColumnType::Int, "Failures after which a job is discarded."),
+    column(
+        "from_status",
+        ColumnType::TextList,
+        "The statuses from which it takes sources.",
+    ),
+    column(
+        "to_status",
+        ColumnType::TextList,
+        "The statuses it may set; the first by default.",
+    ),
+    column(
+        "group_size",
+        ColumnType::Int,
+        "Sources in one claim of a worker.",
+    ),
+    column(
+        "concurrency",
+        ColumnType::Int,
+        "Groups that may run at once in the whole store.",
+    ),
+    column(
+        "max_attempts",
+        ColumnType::Int,
+        "Failures after which a job is discarded.",
+    ),
     column("timeout_ms", ColumnType::Int, "How long one group may run."),
-    column("lease_ms", ColumnType::Int, "The lease of a running job, renewed by heartbeats."),
-    column("backoff_ms", ColumnType::Int, "The pause after the first failure; it doubles."),
+    column(
+        "lease_ms",
+        ColumnType::Int,
+        "The lease of a running job, renewed by heartbeats.",
+    ),
+    column(
+        "backoff_ms",
+        ColumnType::Int,
+        "The pause after the first failure; it doubles.",
+    ),
     column("backoff_max_ms", ColumnType::Int, "The longest pause."),
-    column("memory_bytes", ColumnType::Int, "Address space of a command; NULL: unlimited."),
+    column(
+        "memory_bytes",
+        ColumnType::Int,
+        "Address space of a command; NULL: unlimited.",
+    ),
     column("waiting", ColumnType::Int, "Its jobs in the queue."),
     column("running", ColumnType::Int, "Its jobs that run."),
-    column("created_at", ColumnType::Time, "When its newest version was made."),
+    column(
+        "created_at",
+        ColumnType::Time,
+        "When its newest version was made.",
+    ),
     column("created_by", ColumnType::Text, "By whom."),
-    column("definition", ColumnType::Text, "The statement that made it."),
+    column(
+        "definition",
+        ColumnType::Text,
+        "The statement that made it.",
+    ),
 ];
 
 impl Transforms {
     /// The transforms in use.
     pub fn new(state: &State) -> Self {
-        let used = state.transforms.values().filter(|found| found.dropped == Dropped::No);
+        let used = state
+            .transforms
+            .values()
+            .filter(|found| found.dropped == Dropped::No);
         let named = used.filter_map(|transform| {
             let table = state.tables.get(&transform.table)?;
             Some((Arc::clone(transform), Arc::clone(&table.name)))
         });
-        Self { transforms: named.collect() }
+        Self {
+            transforms: named.collect(),
+        }
     }
 }
 
@@ -388,11 +557,23 @@ pub struct Workers {
 const WORKERS: &[ColumnDoc] = &[
     column("name", ColumnType::Text, "The worker."),
     column("first_seen_at", ColumnType::Time, "Its first claim."),
-    column("last_seen_at", ColumnType::Time, "Its last claim, heartbeat or report."),
+    column(
+        "last_seen_at",
+        ColumnType::Time,
+        "Its last claim, heartbeat or report.",
+    ),
     column("running", ColumnType::Int, "Jobs that it holds."),
     column("completed", ColumnType::Int, "Attempts that it completed."),
-    column("failed", ColumnType::Int, "Attempts that it reported as failed."),
-    column("crashed", ColumnType::Int, "Attempts of it whose lease ran out."),
+    column(
+        "failed",
+        ColumnType::Int,
+        "Attempts that it reported as failed.",
+    ),
+    column(
+        "crashed",
+        ColumnType::Int,
+        "Attempts of it whose lease ran out.",
+    ),
 ];
 
 impl SnapshotRows for Workers {
@@ -426,10 +607,18 @@ impl SnapshotRows for Workers {
 /// All tables of this file, for a snapshot.
 pub fn all(state: &Arc<State>, now: Timestamp, store_url: &Arc<str>) -> Vec<Arc<dyn SnapshotRows>> {
     vec![
-        Arc::new(Jobs { state: Arc::clone(state), now, store_url: Arc::clone(store_url) }),
+        Arc::new(Jobs {
+            state: Arc::clone(state),
+            now,
+            store_url: Arc::clone(store_url),
+        }),
         Arc::new(Locks::new(state, now)),
-        Arc::new(Batches { state: Arc::clone(state) }),
+        Arc::new(Batches {
+            state: Arc::clone(state),
+        }),
         Arc::new(Transforms::new(state)),
-        Arc::new(Workers { state: Arc::clone(state) }),
+        Arc::new(Workers {
+            state: Arc::clone(state),
+        }),
     ]
 }

@@ -119,13 +119,19 @@ impl LazyBatchGenerator for Generator {
         }
         self.next = rows.end;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        let columns = self.columns.iter().map(|&column| self.rows.column(column, rows.clone()));
+        let columns = self
+            .columns
+            .iter()
+            .map(|&column| self.rows.column(column, rows.clone()));
         RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns.collect(), &options)
             .map(Some)
             .map_err(|error| DataFusionError::ArrowError(Box::new(error), None))
     }
 
     fn reset_state(&self) -> Arc<RwLock<dyn LazyBatchGenerator>> {
-        Arc::new(RwLock::new(Self { next: 0, ..self.clone() }))
+        Arc::new(RwLock::new(Self {
+            next: 0,
+            ..self.clone()
+        }))
     }
 }

@@ -4,9 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{
-    ArrayRef, DictionaryArray, Int32Array, StringArray,
-};
+use arrow::array::{ArrayRef, DictionaryArray, Int32Array, StringArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Int32Type, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -96,7 +94,10 @@ impl SystemColumn {
 
 static FIELDS: LazyLock<Vec<FieldRef>> = LazyLock::new(|| {
     let field = |column: SystemColumn| Field::new(column.name(), column.data_type(), true);
-    SystemColumn::ALL.into_iter().map(|column| Arc::new(field(column))).collect()
+    SystemColumn::ALL
+        .into_iter()
+        .map(|column| Arc::new(field(column)))
+        .collect()
 });
 
 /// The Arrow schema of a table's user columns.
@@ -136,23 +137,36 @@ impl SourceProvider {
         let key = user.index_of(&table.def.key).map_err(|error| {
             Error::bug(format!("table \"{}\" has no key column", table.name)).with_source(error)
         })?;
-        let runs = table.runs.iter().filter(|(_, run)| run.live_rows > 0).map(|(id, run)| RunScan {
-            path: run.path.to_string(),
-            bytes: run.bytes,
-            rows: run.rows,
-            run: id.0,
-            live: if run.live_rows == run.rows {
-                LiveRows::All
-            } else {
-                LiveRows::Some(live_rows(table, *id, &run.slots, run.rows))
-            },
-        });
+        let runs = table
+            .runs
+            .iter()
+            .filter(|(_, run)| run.live_rows > 0)
+            .map(|(id, run)| RunScan {
+                path: run.path.to_string(),
+                bytes: run.bytes,
+                rows: run.rows,
+                run: id.0,
+                live: if run.live_rows == run.rows {
+                    LiveRows::All
+                } else {
+                    LiveRows::Some(live_rows(table, *id, &run.slots, run.rows))
+                },
+            });
         let runs = runs.collect();
         let system = Arc::new(SystemRows::new(state, table, now));
-        let scan = SourceScan { store_url, schema: user, runs, system };
+        let scan = SourceScan {
+            store_url,
+            schema: user,
+            runs,
+            system,
+        };
         let schema = scan.table_schema();
         let constraints = Constraints::new_unverified(vec![Constraint::PrimaryKey(vec![key])]);
-        Ok(Self { scan, schema, constraints })
+        Ok(Self {
+            scan,
+            schema,
+            constraints,
+        })
     }
 }
 
@@ -217,23 +231,37 @@ enum ExplicitLocks {
 
 impl SystemRows {
     fn new(state: &Arc<State>, table: &Arc<SourceTable>, now: Timestamp) -> Self {
-        let on_table = state.locks.covering(&table.name).any(|(_, lock)| lock.expires_at > now);
+        let on_table = state
+            .locks
+            .covering(&table.name)
+            .any(|(_, lock)| lock.expires_at > now);
         let explicit = if on_table {
             ExplicitLocks::All
         } else {
             let prefix = table.name.len() + 1;
-            let below = state.locks.below(&table.name).filter(|(_, lock)| lock.expires_at > now);
+            let below = state
+                .locks
+                .below(&table.name)
+                .filter(|(_, lock)| lock.expires_at > now);
             let slots = below.filter_map(|(path, _)| {
                 let key = table.def.key_type.parse(path.get(prefix..)?)?;
                 table.keys.find(key).map(|slot| slot.0)
             });
             ExplicitLocks::Slots(slots.collect())
         };
-        Self { state: Arc::clone(state), table: Arc::clone(table), now, explicit }
+        Self {
+            state: Arc::clone(state),
+            table: Arc::clone(table),
+            now,
+            explicit,
+        }
     }
 
     fn locked(&self, slot: Slot, source: &Source) -> bool {
-        let running = source.running_job.some().and_then(|job| self.state.job(job));
+        let running = source
+            .running_job
+            .some()
+            .and_then(|job| self.state.job(job));
         let by_job = running.is_some_and(|job| job.expires_at > self.now);
         by_job
             || match &self.explicit {
@@ -249,7 +277,11 @@ impl SystemColumns for SystemRows {
     }
 
     fn column(&self, run: u32, column: usize, rows: &[u64]) -> ArrayRef {
-        let slots = self.table.runs.get(&RunId(run)).map(|run| run.slots.as_slice());
+        let slots = self
+            .table
+            .runs
+            .get(&RunId(run))
+            .map(|run| run.slots.as_slice());
         let slots = slots.unwrap_or_default();
         let each = || {
             rows.iter().map(|&row| {
@@ -273,13 +305,19 @@ impl SystemColumns for SystemRows {
             Some(SystemColumn::StatusAt) => times(
                 each().map(|found| found.map_or(Timestamp(0), |(_, source)| source.status_at)),
             ),
-            Some(SystemColumn::Locked) => bools(
-                each().map(|found| found.map(|(slot, source)| self.locked(slot, source))),
-            ),
+            Some(SystemColumn::Locked) => {
+                bools(each().map(|found| found.map(|(slot, source)| self.locked(slot, source))))
+            }
             Some(SystemColumn::LiveJobId) => number(|source| {
-                source.running_job.some().or(source.live_job.some()).map(|job: JobId| job.0)
+                source
+                    .running_job
+                    .some()
+                    .or(source.live_job.some())
+                    .map(|job: JobId| job.0)
             }),
-            Some(SystemColumn::LastJobId) => number(|source| source.last_job.some().map(|job| job.0)),
+            Some(SystemColumn::LastJobId) => {
+                number(|source| source.last_job.some().map(|job| job.0))
+            }
             Some(SystemColumn::Version) | None => number(|source| Some(source.version.0)),
         }
     }
@@ -330,9 +368,10 @@ enum Test {
 impl Test {
     fn may_pass(&self, rows: &SystemRows, slot: Slot, source: &Source) -> bool {
         match self {
-            Self::Status(passing) => {
-                passing.get(usize::from(source.status.0)).copied().unwrap_or(true)
-            }
+            Self::Status(passing) => passing
+                .get(usize::from(source.status.0))
+                .copied()
+                .unwrap_or(true),
             Self::Locked(wanted) => rows.locked(slot, source) == *wanted,
             Self::Live(wanted) => source.live_job.some().is_some() == *wanted,
             Self::And(tests) => tests.iter().all(|test| test.may_pass(rows, slot, source)),
@@ -345,12 +384,16 @@ impl Test {
 impl SystemRows {
     fn test(&self, filter: &Expr) -> Test {
         match filter {
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
-                Test::And(vec![self.test(left), self.test(right)])
-            }
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
-                Test::Or(vec![self.test(left), self.test(right)])
-            }
+            Expr::BinaryExpr(BinaryExpr {
+                left,
+                op: Operator::And,
+                right,
+            }) => Test::And(vec![self.test(left), self.test(right)]),
+            Expr::BinaryExpr(BinaryExpr {
+                left,
+                op: Operator::Or,
+                right,
+            }) => Test::Or(vec![self.test(left), self.test(right)]),
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
                 let texts = match (column_of(left), column_of(right)) {
                     (Some(SystemColumn::Status), None) => text_of(right),
@@ -389,7 +432,13 @@ impl SystemRows {
     }
 
     fn status_test(&self, passes: impl Fn(&str) -> bool) -> Test {
-        Test::Status(self.table.statuses.iter().map(|status| passes(status)).collect())
+        Test::Status(
+            self.table
+                .statuses
+                .iter()
+                .map(|status| passes(status))
+                .collect(),
+        )
     }
 }
 
@@ -398,8 +447,9 @@ fn column_of(expr: &Expr) -> Option<SystemColumn> {
         Expr::Column(column) => SystemColumn::named(&column.name),
         Expr::Cast(cast) => match cast.expr.as_ref() {
             // A cast of the status dictionary to text changes no value.
-            Expr::Column(column) => SystemColumn::named(&column.name)
-                .filter(|column| *column == SystemColumn::Status),
+            Expr::Column(column) => {
+                SystemColumn::named(&column.name).filter(|column| *column == SystemColumn::Status)
+            }
             _ => None,
         },
         _ => None,
@@ -409,9 +459,9 @@ fn column_of(expr: &Expr) -> Option<SystemColumn> {
 fn text_of(expr: &Expr) -> Option<&str> {
     fn text(value: &ScalarValue) -> Option<&str> {
         match value {
-            ScalarValue::Utf8(text) | ScalarValue::LargeUtf8(text) | ScalarValue::Utf8View(text) => {
-                text.as_deref()
-            }
+            ScalarValue::Utf8(text)
+            | ScalarValue::LargeUtf8(text)
+            | ScalarValue::Utf8View(text) => text.as_deref(),
             ScalarValue::Dictionary(_, value) => text(value),
             _ => None,
         }

@@ -28,12 +28,17 @@ impl ScheduleTarget {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// The transform.
+    pub fn transform(&self) -> TransformId {
+        self.transform
+    }
 }
 
 /// The optional arguments of `schedule_job` and `retry_job`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ScheduleOptions<'a> {
-    /// Higher runs first; 0 where it is not given.
+    /// Higher runs first; that of the transform where it is not given.
     pub priority: Option<i16>,
     /// Not before; at once where it is not given.
     pub run_at: Option<Timestamp>,
@@ -177,13 +182,18 @@ impl Draft<'_> {
         parent: JobId,
     ) -> Result<JobId> {
         let batch = self.batch(options.batch)?;
+        let default = self
+            .state
+            .transforms
+            .get(&transform)
+            .map(|t| t.def().priority);
         let job = JobId(self.state.last_job.0 + 1);
         self.emit(&Event::JobScheduled {
             job,
             source,
             transform,
             batch,
-            priority: options.priority.unwrap_or(0),
+            priority: options.priority.or(default).unwrap_or(0),
             run_at: options.run_at.unwrap_or(self.at),
             params: options.params,
             parent,
@@ -331,9 +341,6 @@ impl Draft<'_> {
     /// Jobs are taken in the order of priority, time and id from the transforms in the order
     /// given. A job whose source is held by somebody stays in the queue; one whose source is gone
     /// or no longer in a status that the transform takes is cancelled.
-    ///
-    /// # Arguments
-    /// `lease`: where it is not given, that of each transform.
     ///
     /// # Errors
     /// `SG9001 bug`.
