@@ -16,6 +16,7 @@ pub mod names;
 pub mod parser;
 pub mod script;
 pub mod sink;
+pub mod source_rows;
 pub mod statement;
 pub mod transforms;
 pub mod write;
@@ -587,7 +588,8 @@ impl Session {
     }
 }
 
-fn query_tree(query: Query) -> SyntaxTree {
+/// A query as DataFusion plans it.
+pub fn query_tree(query: Query) -> SyntaxTree {
     let statement = datafusion::sql::sqlparser::ast::Statement::Query(Box::new(query));
     SyntaxTree::Statement(Box::new(statement))
 }

@@ -10,25 +10,21 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::{cast, interleave};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::datasource::MemTable;
 use datafusion::execution::SessionState;
-use datafusion::physical_plan::collect;
 use serde_json::{Map, Value};
 
 use crate::error::{Code, Error, Result};
-use crate::id::{JobId, RunId, TableId};
+use crate::id::{JobId, RunId, Slot, TableId};
 use crate::ledger::Ledger;
 use crate::ledger::run::RunWriter;
 use crate::model::decide::NewRun;
 use crate::model::draft::Draft;
 use crate::model::event::RowRef;
 use crate::model::sources::SourceTable;
-use crate::session::catalog::{Sight, state_over};
+use crate::session::catalog::Sight;
+use crate::session::source_rows::source_rows;
 use crate::session::write::{key_at, new_run, run_path};
 use crate::tables::source_table::{SystemColumn, user_schema};
-
-/// The name of the patch in the query that merges it with the present rows.
-const PATCH: &str = "__patch";
 
 /// New values of one source.
 #[derive(Debug, Clone)]
@@ -151,7 +147,12 @@ pub async fn write_patches(
     let schema = user_schema(&table.def)?;
     let columns: Vec<&Map<String, Value>> = patches.iter().map(|patch| &patch.columns).collect();
     let values = patch_batch(table, &schema, &columns)?;
-    let present = present_rows(base, sight, table, &schema, &patches).await?;
+    let slots: Vec<Slot> = patches
+        .iter()
+        .filter_map(|patch| table.keys.find(table.def.key_type.parse(&patch.source_id)?))
+        .collect();
+    let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    let present = source_rows(base, sight, table, &slots, &names).await?;
     let key = schema.index_of(&table.def.key)?;
     let keys = present.column(key);
     let mut row_of: HashMap<String, usize> = HashMap::with_capacity(present.num_rows());
@@ -194,45 +195,4 @@ pub async fn write_patches(
         run,
         rows: rows.collect(),
     }))
-}
-
-async fn present_rows(
-    base: &SessionState,
-    sight: Sight,
-    table: &SourceTable,
-    schema: &SchemaRef,
-    patches: &[&Patch],
-) -> Result<RecordBatch> {
-    let key_field = schema.field_with_name(&table.def.key)?;
-    let keys: ArrayRef = Arc::new(StringArray::from_iter_values(
-        patches.iter().map(|patch| &patch.source_id),
-    ));
-    let keys = cast(&keys, key_field.data_type())?;
-    let patch_schema = Arc::new(Schema::new(vec![Field::new(
-        "key",
-        key_field.data_type().clone(),
-        true,
-    )]));
-    let batch = RecordBatch::try_new(Arc::clone(&patch_schema), vec![keys])?;
-    let patch = MemTable::try_new(patch_schema, vec![vec![batch]])?;
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let columns: Vec<String> = schema
-        .fields()
-        .iter()
-        .map(|field| format!("t.{}", quote(field.name())))
-        .collect();
-    let sql = format!(
-        "SELECT {} FROM {} AS t WHERE t.{} IN (SELECT key FROM {PATCH})",
-        columns.join(", "),
-        quote(&table.name),
-        quote(&table.def.key),
-    );
-    let state = state_over(base, sight, vec![(PATCH.to_owned(), Arc::new(patch))]);
-    let plan = state.create_logical_plan(&sql).await?;
-    let physical = state.create_physical_plan(&plan).await?;
-    let batches = collect(Arc::clone(&physical), state.task_ctx()).await?;
-    Ok(arrow::compute::concat_batches(
-        &physical.schema(),
-        &batches,
-    )?)
 }

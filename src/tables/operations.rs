@@ -9,6 +9,7 @@ use crate::id::{JobId, Token};
 use crate::model::jobs::{Batch, Job, JobExtra, JobState, Worker};
 use crate::model::locks::LockMode;
 use crate::model::state::{Dropped, State, Transform};
+use crate::model::transform::TransformKind;
 use crate::tables::columns::{ColumnDoc, ColumnType, ints, text_lists, texts, times};
 use crate::tables::snapshot_table::SnapshotRows;
 use crate::time::Timestamp;
@@ -117,7 +118,8 @@ const JOBS: &[ColumnDoc] = &[
     column(
         "log_uri",
         ColumnType::Text,
-        "The log of the last attempt; read it with read_text.",
+        "The log of the last attempt of a command, there when the attempt has ended; read it with \
+         read_text.",
     ),
     column(
         "cancel_requested_at",
@@ -207,6 +209,11 @@ impl SnapshotRows for Jobs {
             "output_uri" => extra_text(|extra| extra.output_uri.as_ref()),
             "log_uri" => texts(rows.clone().map(|row| {
                 let job = state.jobs.get(row).filter(|job| job.attempt > 0)?;
+                // Only programs print.
+                let transform = state.transforms.get(&job.transform)?;
+                if !matches!(transform.def().kind, TransformKind::Command { .. }) {
+                    return None;
+                }
                 let path = log_path(JobId(row as u64 + 1), job.attempt);
                 Some(format!("{}/{path}", self.store_url.trim_end_matches('/')))
             })),

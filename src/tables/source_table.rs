@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
+use arrow::array::BooleanBufferBuilder;
 use arrow::array::{ArrayRef, DictionaryArray, Int32Array, StringArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Int32Type, Schema, SchemaRef};
@@ -133,10 +134,6 @@ impl SourceProvider {
         store_url: ObjectStoreUrl,
         now: Timestamp,
     ) -> Result<Self> {
-        let user = user_schema(&table.def)?;
-        let key = user.index_of(&table.def.key).map_err(|error| {
-            Error::bug(format!("table \"{}\" has no key column", table.name)).with_source(error)
-        })?;
         let runs = table
             .runs
             .iter()
@@ -152,7 +149,55 @@ impl SourceProvider {
                     LiveRows::Some(live_rows(table, *id, &run.slots, run.rows))
                 },
             });
-        let runs = runs.collect();
+        Self::over(state, table, store_url, now, runs.collect())
+    }
+
+    /// The same table with only the sources in `slots`, whose rows are read by their numbers.
+    ///
+    /// # Errors
+    /// `SG9001 bug`.
+    pub fn of_slots(
+        state: &Arc<State>,
+        table: &Arc<SourceTable>,
+        store_url: ObjectStoreUrl,
+        now: Timestamp,
+        slots: &[Slot],
+    ) -> Result<Self> {
+        let mut rows: BTreeMap<RunId, Vec<usize>> = BTreeMap::new();
+        for source in slots.iter().filter_map(|&slot| table.source(slot)) {
+            rows.entry(source.run)
+                .or_default()
+                .push(source.row as usize);
+        }
+        let runs = rows.into_iter().filter_map(|(id, rows)| {
+            let run = table.runs.get(&id)?;
+            let mut wanted = BooleanBufferBuilder::new(0);
+            wanted.append_n(usize::try_from(run.rows).ok()?, false);
+            for row in rows {
+                wanted.set_bit(row, true);
+            }
+            Some(RunScan {
+                path: run.path.to_string(),
+                bytes: run.bytes,
+                rows: run.rows,
+                run: id.0,
+                live: LiveRows::Some(wanted.finish()),
+            })
+        });
+        Self::over(state, table, store_url, now, runs.collect())
+    }
+
+    fn over(
+        state: &Arc<State>,
+        table: &Arc<SourceTable>,
+        store_url: ObjectStoreUrl,
+        now: Timestamp,
+        runs: Vec<RunScan>,
+    ) -> Result<Self> {
+        let user = user_schema(&table.def)?;
+        let key = user.index_of(&table.def.key).map_err(|error| {
+            Error::bug(format!("table \"{}\" has no key column", table.name)).with_source(error)
+        })?;
         let system = Arc::new(SystemRows::new(state, table, now));
         let scan = SourceScan {
             store_url,

@@ -1,0 +1,48 @@
+//! The rows of some sources, found by where they are and not by a search.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use datafusion::execution::SessionState;
+use datafusion::physical_plan::collect;
+
+use crate::error::Result;
+use crate::id::Slot;
+use crate::model::sources::SourceTable;
+use crate::session::catalog::{Sight, state_over};
+use crate::tables::source_table::SourceProvider;
+
+/// The name of the table that holds just these sources.
+const SOURCES: &str = "__sources";
+
+/// Reads the named columns of the sources in `slots`, in no particular order. Sources that are
+/// gone are left out.
+///
+/// # Errors
+/// Those of the store; `SG9001 bug`.
+pub async fn source_rows(
+    base: &SessionState,
+    sight: Sight,
+    table: &Arc<SourceTable>,
+    slots: &[Slot],
+    columns: &[&str],
+) -> Result<RecordBatch> {
+    let provider = SourceProvider::of_slots(
+        &sight.state,
+        table,
+        sight.store_url.clone(),
+        sight.now,
+        slots,
+    )?;
+    let quoted: Vec<String> = columns
+        .iter()
+        .map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
+        .collect();
+    let sql = format!("SELECT {} FROM {SOURCES}", quoted.join(", "));
+    let state = state_over(base, sight, vec![(SOURCES.to_owned(), Arc::new(provider))]);
+    let plan = state.create_logical_plan(&sql).await?;
+    let physical = state.create_physical_plan(&plan).await?;
+    let batches = collect(Arc::clone(&physical), state.task_ctx()).await?;
+    Ok(concat_batches(&physical.schema(), &batches)?)
+}

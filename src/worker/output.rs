@@ -1,0 +1,177 @@
+//! What attempts leave behind: output files and logs, in folders of their own.
+//!
+//! A folder belongs to one attempt, so what a lost attempt goes on writing is never linked.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::error::{Code, Error, Result};
+use crate::id::JobId;
+use crate::ledger::store::Store;
+use crate::tables::operations::log_path;
+use crate::worker::group::{Context, Group, GroupJob};
+
+/// Files that one attempt may leave behind. Chosen: a source becomes a handful of files; more is
+/// a program that runs wild.
+const FILES_MAX: usize = 10_000;
+
+/// Bytes of a group's log that each of its jobs keeps a copy of.
+const LOG_COPY_BYTES: usize = 64 << 10;
+
+/// The folder of an attempt, as a path in the store.
+pub(super) fn folder(group: &Group, job: &GroupJob) -> String {
+    format!("outputs/{}/{}/{}", group.transform, job.report.job, job.attempt)
+}
+
+/// The same as users see it.
+fn url(context: &Context, path: &str) -> String {
+    format!("{}/{path}", context.core.public_url.trim_end_matches('/'))
+}
+
+/// Where a program is to write: the attempt's folder itself in a local store, else a folder of
+/// this machine whose files are stored when the program is done.
+fn place(store: &Store, group: &Group, job: &GroupJob) -> PathBuf {
+    let path = folder(group, job);
+    match store.local_path() {
+        Some(root) => root.join(path),
+        None => std::env::temp_dir()
+            .join(format!("sluicegate-{}", std::process::id()))
+            .join(path)
+            .join(job.report.token.to_string()),
+    }
+}
+
+/// Makes the folder that a program writes into, and returns its path.
+///
+/// # Errors
+/// `SG6005 output-failed`.
+pub(super) async fn prepare(context: &Context, group: &Group, job: &GroupJob) -> Result<String> {
+    let place = place(context.core.ledger.store(), group, job);
+    tokio::fs::create_dir_all(&place).await.map_err(|error| unwritable(&place, error))?;
+    Ok(place.display().to_string())
+}
+
+/// The URI of what a completed attempt wrote; `None` where it wrote nothing.
+///
+/// # Errors
+/// `SG8005 invalid-answer`: it names an output that is not in its folder. `SG6005
+/// output-failed`: its files cannot be read. Those of the store.
+pub(super) async fn link(
+    context: &Context,
+    group: &Group,
+    job: &GroupJob,
+    named: Option<&str>,
+) -> Result<Option<String>> {
+    let store = context.core.ledger.store();
+    let place = place(store, group, job);
+    let path = folder(group, job);
+    let named = match named {
+        // An SQL transform names a file of the store that it has written itself.
+        Some(name) if name.starts_with(&path) => return Ok(Some(url(context, name))),
+        Some(name) => Some(inside(&place, name)?),
+        None => None,
+    };
+    let files = files(&place).await?;
+    if store.local_path().is_none() {
+        for file in &files {
+            let bytes = tokio::fs::read(file).await.map_err(|error| unwritable(file, error))?;
+            let inner = file.strip_prefix(&place).unwrap_or(file);
+            let mut writer = store.put_data(&format!("{path}/{}", inner.display())).await?;
+            writer.append(Bytes::from(bytes)).await?;
+            writer.finish().await?;
+        }
+        // What cannot be removed from a temporary folder does no harm.
+        let _ = tokio::fs::remove_dir_all(&place).await;
+    } else {
+        durable(&files).await?;
+    }
+    match (named, files.as_slice()) {
+        (Some(inner), _) => Ok(Some(url(context, &format!("{path}/{}", inner.display())))),
+        (None, []) => {
+            let _ = tokio::fs::remove_dir(&place).await;
+            Ok(None)
+        }
+        (None, _) => Ok(Some(url(context, &path))),
+    }
+}
+
+/// Files must be on disk before the commit that links them.
+async fn durable(files: &[PathBuf]) -> Result<()> {
+    let files = files.to_vec();
+    let synced = tokio::task::spawn_blocking(move || {
+        for file in &files {
+            let sync = std::fs::File::open(file).and_then(|open| open.sync_all());
+            sync.map_err(|error| unwritable(file, error))?;
+            if let Some(Ok(parent)) = file.parent().map(std::fs::File::open) {
+                parent.sync_all().map_err(|error| unwritable(file, error))?;
+            }
+        }
+        Ok(())
+    });
+    synced.await.map_err(|error| Error::bug("a file was not synced").with_source(error))?
+}
+
+fn inside(place: &Path, name: &str) -> Result<PathBuf> {
+    let path = name.strip_prefix("file://").unwrap_or(name);
+    let path = place.join(path);
+    let outside = || {
+        Error::new(Code::InvalidAnswer, format!("output \"{name}\" is not in the attempt's folder"))
+            .with_hint("Write below the folder that is given as output.")
+    };
+    let path = path.canonicalize().map_err(|error| outside().with_source(error))?;
+    let root = place.canonicalize().map_err(|error| outside().with_source(error))?;
+    path.strip_prefix(&root).map(Path::to_path_buf).map_err(|error| outside().with_source(error))
+}
+
+async fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let folder = folder.to_path_buf();
+    let listed = tokio::task::spawn_blocking(move || {
+        let mut files = Vec::new();
+        let mut open = vec![folder];
+        while let Some(folder) = open.pop() {
+            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            for entry in entries {
+                let entry = entry.map_err(|error| unwritable(&folder, error))?;
+                let kind = entry.file_type().map_err(|error| unwritable(&folder, error))?;
+                if kind.is_dir() {
+                    open.push(entry.path());
+                } else if kind.is_file() {
+                    files.push(entry.path());
+                }
+                if files.len() > FILES_MAX {
+                    return Err(Error::new(
+                        Code::InvalidAnswer,
+                        format!("the attempt wrote more than {FILES_MAX} files"),
+                    )
+                    .with_hint("Write fewer, larger files."));
+                }
+            }
+        }
+        files.sort();
+        Ok(files)
+    });
+    listed.await.map_err(|error| Error::bug("a folder was not listed").with_source(error))?
+}
+
+fn unwritable(path: &Path, error: std::io::Error) -> Error {
+    Error::new(Code::OutputFailed, format!("\"{}\" cannot be written or read", path.display()))
+        .with_detail(error.to_string())
+        .with_source(error)
+}
+
+/// Keeps what an attempt printed. A log that cannot be kept is no reason to fail a source.
+pub(super) async fn keep_log(context: &Context, job: JobId, attempt: u16, log: &[u8]) {
+    let mut text = log;
+    if let Some(cut) = text.len().checked_sub(LOG_COPY_BYTES).filter(|cut| *cut > 0) {
+        text = text.get(cut..).unwrap_or_default();
+    }
+    let kept = async {
+        let mut writer = context.core.ledger.store().put_data(&log_path(job, attempt)).await?;
+        writer.append(Bytes::copy_from_slice(text)).await?;
+        writer.finish().await
+    };
+    if let Err(error) = kept.await {
+        tracing::warn!(%job, %error, "a log could not be kept");
+    }
+}
