@@ -5,16 +5,18 @@
 
 mod tasks;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use crate::engine::{Access, Engine, EngineOptions};
 use crate::error::{Code, Error, Result};
 use crate::repl::format::Format;
+use crate::repl::progress;
 use crate::repl::report::{Origin, render};
 use crate::repl::script::{OnError, ScriptEnd, read_script, run_script};
 use crate::repl::statement::Runner;
@@ -124,6 +126,19 @@ pub struct WorkArgs {
     #[arg(long)]
     pub until_idle: bool,
 
+    /// With --until-idle: wait for jobs that come due within so many seconds, such as retries
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        requires = "until_idle"
+    )]
+    pub wait: u64,
+
+    /// Groups that run at once [default: the number of processors]
+    #[arg(long, value_name = "N")]
+    pub parallel: Option<NonZeroU64>,
+
     /// The name of the worker in jobs and events [default: host and process]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -144,6 +159,7 @@ pub struct DemoArgs {
 /// Runs the process: reads the command line and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    log_to_stderr();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -162,13 +178,24 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// Warnings go to standard error; `SLUICEGATE_LOG=debug` shows more.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("SLUICEGATE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("sluicegate=warn,error"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    // Fails only where a subscriber is set already, which then does the work.
+    let _ = log.with_ansi(io::stderr().is_terminal()).try_init();
+}
+
 async fn dispatch(cli: Cli) -> Result<ExitCode> {
     let Cli { store, sql, task } = cli;
     match task {
         None => run_sql(store, sql).await,
         Some(Task::Explain { code }) => explain(code.as_deref()),
         Some(Task::Reference) => tasks::reference().map(|()| ExitCode::SUCCESS),
-        Some(Task::Work(args)) => tasks::work(&open(&store).await?, &actor(&store), args).await,
+        Some(Task::Work(args)) => tasks::work(&open(&store).await?, args).await,
         Some(Task::Check) => tasks::check(&open(&store).await?).await,
         Some(Task::Demo(args)) => tasks::demo(&open(&store).await?, &actor(&store), args).await,
         Some(Task::Bench) => tasks::bench().await,
@@ -208,7 +235,8 @@ struct Script {
 
 async fn run_sql(store: StoreArgs, sql: SqlArgs) -> Result<ExitCode> {
     let scripts = scripts(&sql)?;
-    let session = open(&store).await?.session(&actor(&store));
+    let engine = open(&store).await?;
+    let session = engine.session(&actor(&store)).with_watcher(progress::bar());
     let runner = || {
         Runner::new(
             session.clone(),
@@ -216,10 +244,20 @@ async fn run_sql(store: StoreArgs, sql: SqlArgs) -> Result<ExitCode> {
             interactive().then_some(ask as fn(&str) -> _),
         )
     };
-    if scripts.is_empty() && interactive() {
-        Repl::new(runner()).run().await?;
-        return Ok(ExitCode::SUCCESS);
-    }
+    let code = if scripts.is_empty() && interactive() {
+        Repl::new(runner()).run().await.map(|()| ExitCode::SUCCESS)
+    } else {
+        run_scripts(&sql, scripts, runner).await
+    };
+    engine.close().await;
+    code
+}
+
+async fn run_scripts(
+    sql: &SqlArgs,
+    scripts: Vec<Script>,
+    runner: impl Fn() -> Runner,
+) -> Result<ExitCode> {
     let on_error = if sql.keep_going {
         OnError::KeepGoing
     } else {

@@ -49,6 +49,14 @@ pub struct Limits {
     pub log_bytes_max: u64,
     /// How long a command has to end after it was asked to, before it is killed.
     pub kill_grace: Duration,
+    /// How often a worker that has nothing to do looks for jobs. Chosen: a job waits a quarter of a
+    /// second at most, at the cost of four small reads of the store per second and worker.
+    pub worker_poll: Duration,
+    /// How often in a row a worker tries to claim while the store does not answer, with pauses
+    /// that grow by `worker_poll` each time.
+    pub worker_retries_max: u32,
+    /// How long the end of a process waits for workers to hand back what runs.
+    pub shutdown_wait: Duration,
     /// How long a statement may run.
     pub statement_timeout: Duration,
 }
@@ -76,6 +84,9 @@ impl Default for Limits {
             answer_line_bytes_max: 16 << 20,
             log_bytes_max: 16 << 20,
             kill_grace: Duration::from_secs(5),
+            worker_poll: Duration::from_millis(250),
+            worker_retries_max: 20,
+            shutdown_wait: Duration::from_secs(30),
             statement_timeout: Duration::from_secs(3600),
         }
     }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::config::Limits;
 use crate::error::Result;
 use crate::functions::files::Roots;
@@ -11,7 +13,10 @@ use crate::ledger::store::{Store, StoreOptions};
 use crate::session::Session;
 use crate::session::claim::ClaimJobs;
 use crate::session::core::{Core, Procedure};
+use crate::session::progress::Watcher;
 use crate::time::Clock;
+use crate::worker::run_jobs::RunJobs;
+use crate::worker::{WorkOptions, Worked, work};
 
 pub use crate::session::Access;
 
@@ -63,7 +68,7 @@ impl Engine {
         let folder = std::env::current_dir().ok();
         let roots = Roots::new(store.url().as_str(), folder.as_deref(), &options.roots)?;
         let ledger = Ledger::open(store, clock, Arc::new(limits)).await?;
-        let procedures: Vec<Arc<dyn Procedure>> = vec![Arc::new(ClaimJobs)];
+        let procedures: Vec<Arc<dyn Procedure>> = vec![Arc::new(ClaimJobs), Arc::new(RunJobs)];
         let core = Core::try_new(ledger, Arc::new(roots), procedures)?;
         Ok(Self {
             core: Arc::new(core),
@@ -74,6 +79,31 @@ impl Engine {
     /// Opens a session of one user, whose name stands in every event that it causes.
     pub fn session(&self, actor: &str) -> Session {
         Session::new(Arc::clone(&self.core), actor, self.access)
+    }
+
+    /// Works the queue, as `CALL run_jobs` does, until the options say so or `stop` turns true.
+    ///
+    /// # Errors
+    /// Those of [`work`].
+    pub async fn work(
+        &self,
+        options: WorkOptions,
+        stop: watch::Receiver<bool>,
+        watcher: Watcher,
+    ) -> Result<Worked> {
+        work(&self.core, options, stop, watcher).await
+    }
+
+    /// Waits, within `Limits::shutdown_wait`, for what goes on in the background.
+    pub async fn close(&self) {
+        self.core.background.close();
+        let wait = self.core.ledger.limits().shutdown_wait;
+        if tokio::time::timeout(wait, self.core.background.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("workers did not end in time; their leases will run out");
+        }
     }
 
     /// The ledger of the store.

@@ -8,6 +8,7 @@ mod complete;
 pub mod format;
 mod highlight;
 pub mod output;
+pub mod progress;
 pub mod report;
 pub mod script;
 pub mod statement;

@@ -14,6 +14,7 @@ mod errors;
 pub mod gate;
 pub mod names;
 pub mod parser;
+pub mod progress;
 pub mod script;
 pub mod sink;
 pub mod source_rows;
@@ -52,6 +53,7 @@ use crate::session::effect_node::planning::{
     run_constant,
 };
 use crate::session::gate::{Call, Gate};
+use crate::session::progress::Watcher;
 use crate::session::sink::{Done, LedgerForecast, LedgerSink, StatementText};
 use crate::session::statement::{Parsed, Statement};
 use crate::session::write::plan_write;
@@ -134,6 +136,7 @@ pub struct Session {
     gate: Arc<Gate>,
     actor: Arc<str>,
     options: Arc<Mutex<Option<ConfigOptions>>>,
+    watcher: Watcher,
 }
 
 /// One statement on its way.
@@ -152,7 +155,20 @@ impl Session {
             gate: Arc::new(gate),
             actor: actor.into(),
             options: Arc::default(),
+            watcher: Watcher::default(),
         }
+    }
+
+    /// The same session, whose long statements tell `watcher` how far they are.
+    #[must_use]
+    pub fn with_watcher(mut self, watcher: Watcher) -> Self {
+        self.watcher = watcher;
+        self
+    }
+
+    /// Who is told how far a long statement is.
+    pub fn watcher(&self) -> &Watcher {
+        &self.watcher
     }
 
     /// What all sessions of the store share.

@@ -1,15 +1,85 @@
 //! The subcommands that other parts of the crate do. Each function is the one place to connect
 //! that part.
 
+use std::io::Write;
+use std::num::NonZeroU64;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use super::{DemoArgs, WorkArgs};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{CANCELLED, DemoArgs, WorkArgs};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
+use crate::repl::progress;
+use crate::worker::{End, WorkOptions};
 
-/// Runs a worker until it is told to end.
-pub(super) async fn work(_engine: &Engine, _actor: &str, _args: WorkArgs) -> Result<ExitCode> {
-    Err(missing("work"))
+/// Runs a worker until it is told to end: by SIGINT or SIGTERM. A second one ends it at once.
+pub(super) async fn work(engine: &Engine, args: WorkArgs) -> Result<ExitCode> {
+    let mut options = WorkOptions::until_idle(args.name.unwrap_or_else(worker_name));
+    options.transforms = args.transforms;
+    options.groups_max = args.max_groups.map(NonZeroU64::get);
+    options.end = match args.until_idle {
+        true => End::WhenIdle(Duration::from_secs(args.wait)),
+        false => End::Never,
+    };
+    if let Some(parallel) = args.parallel {
+        options.parallel = usize::try_from(parallel.get()).unwrap_or(usize::MAX);
+    }
+    let (asks, asked) = watch::channel(false);
+    let worked = engine.work(options, asked, progress::bar());
+    tokio::pin!(worked);
+    let worked = tokio::select! {
+        worked = &mut worked => worked?,
+        signal = told_to_end() => {
+            signal?;
+            note("ending: what runs is finished or handed back; again to end at once\n");
+            asks.send_replace(true);
+            tokio::select! {
+                worked = &mut worked => worked?,
+                _ = told_to_end() => {
+                    note("ended at once: what ran is tried again when its lease is over\n");
+                    return Ok(ExitCode::from(CANCELLED));
+                }
+            }
+        }
+    };
+    for (transform, verdicts) in &worked {
+        let texts: Vec<String> = verdicts
+            .iter()
+            .map(|(verdict, count)| format!("{count} {}", verdict.name()))
+            .collect();
+        note(&format!("{transform}: {}\n", texts.join(", ")));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn told_to_end() -> Result<()> {
+    let unheard =
+        |error: std::io::Error| Error::bug("signals cannot be listened to").with_source(error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// `host/process`, so that nobody confuses the workers of several machines.
+fn worker_name() -> String {
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => "worker",
+        name => name,
+    };
+    format!("{host}/{}", std::process::id())
+}
+
+fn note(text: &str) {
+    // A closed standard error leaves nobody to tell.
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Checks every rule of the store.

@@ -11,6 +11,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
+use tokio_util::task::TaskTracker;
 
 use crate::error::Result;
 use crate::functions::effect::{Procedures, Signature};
@@ -57,6 +58,9 @@ pub struct Core {
     pub roots: Arc<Roots>,
     /// What CALL knows beside the effect functions.
     pub procedures: Vec<Arc<dyn Procedure>>,
+    /// Tasks that outlive the statement that began them, such as workers that hand back what
+    /// runs. Whoever ends the process waits for them.
+    pub background: TaskTracker,
 }
 
 impl Core {
@@ -97,6 +101,7 @@ impl Core {
             public_url,
             roots,
             procedures,
+            background: TaskTracker::new(),
         })
     }
 

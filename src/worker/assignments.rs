@@ -44,20 +44,34 @@ pub(super) async fn prepare(context: &Context, group: &Group) -> Result<Ready> {
     let table = table.ok_or_else(|| Error::bug("a table with running jobs was dropped"))?;
     let schema = user_schema(&table.def)?;
     let status = SystemColumn::Status.name();
-    let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).chain([status]).collect();
+    let columns: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|f| f.name().as_str())
+        .chain([status])
+        .collect();
     let slots: Vec<Slot> = group.jobs.iter().map(|job| job.slot).collect();
     let batch = source_rows(&core.base, core.sight(state), &table, &slots, &columns).await?;
     let key = schema.index_of(&table.def.key)?;
-    let mut by_key: HashMap<&str, &GroupJob> =
-        group.jobs.iter().map(|job| (job.source_id.as_str(), job)).collect();
+    let mut by_key: HashMap<&str, &GroupJob> = group
+        .jobs
+        .iter()
+        .map(|job| (job.source_id.as_str(), job))
+        .collect();
     let mut rows = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         let found = key_at(table.def.key_type, batch.column(key), row).map(|key| key.to_string());
         let job = found.and_then(|key| by_key.remove(key.as_str()));
-        rows.push(job.cloned().ok_or_else(|| Error::bug("a row came that was not asked for"))?);
+        rows.push(
+            job.cloned()
+                .ok_or_else(|| Error::bug("a row came that was not asked for"))?,
+        );
     }
     let failed = by_key.into_values().map(|job| {
-        let error = Error::bug(format!("source \"{}\" of a running job has no row", job.source_id));
+        let error = Error::bug(format!(
+            "source \"{}\" of a running job has no row",
+            job.source_id
+        ));
         (job.report.job, super::group::failed(&error))
     });
     let failed = failed.collect();
@@ -65,7 +79,12 @@ pub(super) async fn prepare(context: &Context, group: &Group) -> Result<Ready> {
         TransformKind::Command { .. } => assign(context, group, &rows, &batch).await?,
         TransformKind::Sql { .. } | TransformKind::Outside => Vec::new(),
     };
-    Ok(Ready { rows, list, failed, batch })
+    Ok(Ready {
+        rows,
+        list,
+        failed,
+        batch,
+    })
 }
 
 async fn assign(
@@ -82,8 +101,13 @@ async fn assign(
     let mut list = Vec::with_capacity(jobs.len());
     for (index, (job, row)) in jobs.iter().zip(rows).enumerate() {
         let uris = uris.as_ref().and_then(|uris| uris.as_string_opt::<i32>());
-        let uri = uris.filter(|uris| uris.is_valid(index)).map(|uris| uris.value(index).to_owned());
-        let params = job.params.as_deref().and_then(|json| serde_json::from_str(json).ok());
+        let uri = uris
+            .filter(|uris| uris.is_valid(index))
+            .map(|uris| uris.value(index).to_owned());
+        let params = job
+            .params
+            .as_deref()
+            .and_then(|json| serde_json::from_str(json).ok());
         list.push(Assignment {
             job_id: job.report.job,
             attempt: job.attempt,

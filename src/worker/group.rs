@@ -98,8 +98,11 @@ pub async fn run(
     mut stop: tokio::sync::watch::Receiver<bool>,
     seen: &(dyn Fn(&Verdicts) + Send + Sync),
 ) -> Result<()> {
-    let by_job: HashMap<JobId, GroupJob> =
-        group.jobs.iter().map(|job| (job.report.job, job.clone())).collect();
+    let by_job: HashMap<JobId, GroupJob> = group
+        .jobs
+        .iter()
+        .map(|job| (job.report.job, job.clone()))
+        .collect();
     let live = Arc::new(Mutex::new(by_job.clone()));
     let (stops, stop_requests) = mpsc::channel(group.jobs.len() + 8);
     let (send, mut outcomes) = mpsc::channel(REPORTS_MAX);
@@ -292,13 +295,17 @@ async fn report(
         } = &outcome
         {
             let checked = check_patch(&table, columns).and_then(|()| {
-                group.def.status_to_set(status.as_deref()).map(drop).map_err(|status| {
-                    Error::new(
-                        Code::InvalidAnswer,
-                        format!("the transform may not set status \"{status}\""),
-                    )
-                    .with_hint(format!("It may set: {}.", group.def.to_status.join(", ")))
-                })
+                group
+                    .def
+                    .status_to_set(status.as_deref())
+                    .map(drop)
+                    .map_err(|status| {
+                        Error::new(
+                            Code::InvalidAnswer,
+                            format!("the transform may not set status \"{status}\""),
+                        )
+                        .with_hint(format!("It may set: {}.", group.def.to_status.join(", ")))
+                    })
             });
             let linked = match checked {
                 Ok(()) => output::link(context, group, job, output.as_deref()).await,
@@ -333,7 +340,10 @@ async fn report(
     let verdicts = loop {
         let (ended, written) = (Arc::clone(&ended), written.clone());
         let decide = move |draft: &mut crate::model::draft::Draft<'_>| {
-            let run = written.as_ref().map(|written| written.add(draft)).transpose()?;
+            let run = written
+                .as_ref()
+                .map(|written| written.add(draft))
+                .transpose()?;
             let of_run = written.as_deref().zip(run);
             let mut verdicts = Verdicts::new();
             for one in ended.iter() {
@@ -373,7 +383,9 @@ fn decide_one(
                 output_uri: one.output.as_deref(),
             },
         )?,
-        Outcome::Failed { code, message } => draft.fail_job(one.report, Failure { code, message })?,
+        Outcome::Failed { code, message } => {
+            draft.fail_job(one.report, Failure { code, message })?
+        }
         Outcome::Cancelled => draft.fail_job(
             one.report,
             Failure {

@@ -21,7 +21,10 @@ const LOG_COPY_BYTES: usize = 64 << 10;
 
 /// The folder of an attempt, as a path in the store.
 pub(super) fn folder(group: &Group, job: &GroupJob) -> String {
-    format!("outputs/{}/{}/{}", group.transform, job.report.job, job.attempt)
+    format!(
+        "outputs/{}/{}/{}",
+        group.transform, job.report.job, job.attempt
+    )
 }
 
 /// The same as users see it.
@@ -48,7 +51,9 @@ fn place(store: &Store, group: &Group, job: &GroupJob) -> PathBuf {
 /// `SG6005 output-failed`.
 pub(super) async fn prepare(context: &Context, group: &Group, job: &GroupJob) -> Result<String> {
     let place = place(context.core.ledger.store(), group, job);
-    tokio::fs::create_dir_all(&place).await.map_err(|error| unwritable(&place, error))?;
+    tokio::fs::create_dir_all(&place)
+        .await
+        .map_err(|error| unwritable(&place, error))?;
     Ok(place.display().to_string())
 }
 
@@ -75,9 +80,13 @@ pub(super) async fn link(
     let files = files(&place).await?;
     if store.local_path().is_none() {
         for file in &files {
-            let bytes = tokio::fs::read(file).await.map_err(|error| unwritable(file, error))?;
+            let bytes = tokio::fs::read(file)
+                .await
+                .map_err(|error| unwritable(file, error))?;
             let inner = file.strip_prefix(&place).unwrap_or(file);
-            let mut writer = store.put_data(&format!("{path}/{}", inner.display())).await?;
+            let mut writer = store
+                .put_data(&format!("{path}/{}", inner.display()))
+                .await?;
             writer.append(Bytes::from(bytes)).await?;
             writer.finish().await?;
         }
@@ -109,19 +118,30 @@ async fn durable(files: &[PathBuf]) -> Result<()> {
         }
         Ok(())
     });
-    synced.await.map_err(|error| Error::bug("a file was not synced").with_source(error))?
+    synced
+        .await
+        .map_err(|error| Error::bug("a file was not synced").with_source(error))?
 }
 
 fn inside(place: &Path, name: &str) -> Result<PathBuf> {
     let path = name.strip_prefix("file://").unwrap_or(name);
     let path = place.join(path);
     let outside = || {
-        Error::new(Code::InvalidAnswer, format!("output \"{name}\" is not in the attempt's folder"))
-            .with_hint("Write below the folder that is given as output.")
+        Error::new(
+            Code::InvalidAnswer,
+            format!("output \"{name}\" is not in the attempt's folder"),
+        )
+        .with_hint("Write below the folder that is given as output.")
     };
-    let path = path.canonicalize().map_err(|error| outside().with_source(error))?;
-    let root = place.canonicalize().map_err(|error| outside().with_source(error))?;
-    path.strip_prefix(&root).map(Path::to_path_buf).map_err(|error| outside().with_source(error))
+    let path = path
+        .canonicalize()
+        .map_err(|error| outside().with_source(error))?;
+    let root = place
+        .canonicalize()
+        .map_err(|error| outside().with_source(error))?;
+    path.strip_prefix(&root)
+        .map(Path::to_path_buf)
+        .map_err(|error| outside().with_source(error))
 }
 
 async fn files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -130,10 +150,14 @@ async fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         let mut open = vec![folder];
         while let Some(folder) = open.pop() {
-            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            let Ok(entries) = std::fs::read_dir(&folder) else {
+                continue;
+            };
             for entry in entries {
                 let entry = entry.map_err(|error| unwritable(&folder, error))?;
-                let kind = entry.file_type().map_err(|error| unwritable(&folder, error))?;
+                let kind = entry
+                    .file_type()
+                    .map_err(|error| unwritable(&folder, error))?;
                 if kind.is_dir() {
                     open.push(entry.path());
                 } else if kind.is_file() {
@@ -151,23 +175,37 @@ async fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         files.sort();
         Ok(files)
     });
-    listed.await.map_err(|error| Error::bug("a folder was not listed").with_source(error))?
+    listed
+        .await
+        .map_err(|error| Error::bug("a folder was not listed").with_source(error))?
 }
 
 fn unwritable(path: &Path, error: std::io::Error) -> Error {
-    Error::new(Code::OutputFailed, format!("\"{}\" cannot be written or read", path.display()))
-        .with_detail(error.to_string())
-        .with_source(error)
+    Error::new(
+        Code::OutputFailed,
+        format!("\"{}\" cannot be written or read", path.display()),
+    )
+    .with_detail(error.to_string())
+    .with_source(error)
 }
 
 /// Keeps what an attempt printed. A log that cannot be kept is no reason to fail a source.
 pub(super) async fn keep_log(context: &Context, job: JobId, attempt: u16, log: &[u8]) {
     let mut text = log;
-    if let Some(cut) = text.len().checked_sub(LOG_COPY_BYTES).filter(|cut| *cut > 0) {
+    if let Some(cut) = text
+        .len()
+        .checked_sub(LOG_COPY_BYTES)
+        .filter(|cut| *cut > 0)
+    {
         text = text.get(cut..).unwrap_or_default();
     }
     let kept = async {
-        let mut writer = context.core.ledger.store().put_data(&log_path(job, attempt)).await?;
+        let mut writer = context
+            .core
+            .ledger
+            .store()
+            .put_data(&log_path(job, attempt))
+            .await?;
         writer.append(Bytes::copy_from_slice(text)).await?;
         writer.finish().await
     };

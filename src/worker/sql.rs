@@ -10,6 +10,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArra
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::config::ConfigNonZeroUsize;
 use datafusion::datasource::{MemTable, ViewTable, provider_as_source};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit};
@@ -100,11 +101,7 @@ impl Work<'_> {
         }
     }
 
-    async fn parts(
-        &self,
-        done: &mut HashSet<JobId>,
-        outcomes: &mpsc::Sender<(JobId, Outcome)>,
-    ) {
+    async fn parts(&self, done: &mut HashSet<JobId>, outcomes: &mpsc::Sender<(JobId, Outcome)>) {
         let all: Vec<usize> = (0..self.rows.len()).collect();
         let mut parts = vec![all];
         while let Some(part) = parts.pop() {
@@ -124,7 +121,9 @@ impl Work<'_> {
                 }
             };
             for (row, outcome) in settled {
-                let Some(job) = self.rows.get(row) else { continue };
+                let Some(job) = self.rows.get(row) else {
+                    continue;
+                };
                 // A closed channel means that nobody waits for this group any more.
                 if outcomes.send((job.report.job, outcome)).await.is_err() {
                     return;
@@ -142,7 +141,8 @@ impl Work<'_> {
         let table = table.ok_or_else(|| Error::bug("a table with running jobs was dropped"))?;
         let input = self.input(part, &input_schema(&table)?)?;
         let mut base = core.base.clone();
-        base.config_mut().options_mut().execution.batch_size = BATCH_ROWS;
+        let batch_size = ConfigNonZeroUsize::try_new(BATCH_ROWS)?;
+        base.config_mut().options_mut().execution.batch_size = batch_size;
         let input = with_content(&base, input)?;
         let session = state_over(&base, core.sight(state), vec![(INPUT.to_owned(), input)]);
         let Statement::Query(query) = parser::parse(self.body)?.statement else {
@@ -167,7 +167,8 @@ impl Work<'_> {
             batches.push(batch);
         }
         let result = concat_batches(&schema, &batches)?;
-        self.settle(part, &result, &table.def.key, &user_schema(&table.def)?).await
+        self.settle(part, &result, &table.def.key, &user_schema(&table.def)?)
+            .await
     }
 
     fn input(&self, part: &[usize], schema: &SchemaRef) -> Result<RecordBatch> {
@@ -182,15 +183,21 @@ impl Work<'_> {
             let column: ArrayRef = match (rows.column_by_name(field.name()), field.name().as_str())
             {
                 (Some(column), _) => cast(column, field.data_type())?,
-                (None, "job_id") => {
-                    Arc::new(jobs().map(|job| Some(id(job.report.job.0))).collect::<Int64Array>())
-                }
-                (None, "attempt") => {
-                    Arc::new(jobs().map(|job| Some(i64::from(job.attempt))).collect::<Int64Array>())
-                }
-                (None, "params") => {
-                    Arc::new(jobs().map(|job| job.params.as_deref()).collect::<StringArray>())
-                }
+                (None, "job_id") => Arc::new(
+                    jobs()
+                        .map(|job| Some(id(job.report.job.0)))
+                        .collect::<Int64Array>(),
+                ),
+                (None, "attempt") => Arc::new(
+                    jobs()
+                        .map(|job| Some(i64::from(job.attempt)))
+                        .collect::<Int64Array>(),
+                ),
+                (None, "params") => Arc::new(
+                    jobs()
+                        .map(|job| job.params.as_deref())
+                        .collect::<StringArray>(),
+                ),
                 (None, _) => continue,
             };
             fields.push(Arc::clone(field));
@@ -208,7 +215,10 @@ impl Work<'_> {
         user: &SchemaRef,
     ) -> Result<Vec<(usize, Outcome)>> {
         let keys = result.column_by_name(key).ok_or_else(|| {
-            Error::new(Code::InvalidAnswer, format!("the query does not give the key column \"{key}\""))
+            Error::new(
+                Code::InvalidAnswer,
+                format!("the query does not give the key column \"{key}\""),
+            )
         })?;
         let keys = cast(keys, &DataType::Utf8)?;
         let keys = keys.as_string::<i32>();
@@ -222,7 +232,9 @@ impl Work<'_> {
         let rows = json_rows(&kept)?;
         let mut settled = Vec::with_capacity(part.len());
         for &index in part {
-            let Some(job) = self.rows.get(index) else { continue };
+            let Some(job) = self.rows.get(index) else {
+                continue;
+            };
             let outcome = match found.get(job.source_id.as_str()).map(Vec::as_slice) {
                 None => failed(&Error::new(
                     Code::NoAnswer,
@@ -234,7 +246,11 @@ impl Work<'_> {
                 },
                 Some(several) => failed(&Error::new(
                     Code::InvalidAnswer,
-                    format!("the query gave {} rows for source \"{}\"", several.len(), job.source_id),
+                    format!(
+                        "the query gave {} rows for source \"{}\"",
+                        several.len(),
+                        job.source_id
+                    ),
                 )),
             };
             settled.push((index, outcome));
@@ -268,7 +284,11 @@ impl Work<'_> {
                 let path = format!("{}/result.parquet", output::folder(self.group, job));
                 let store = self.context.core.ledger.store();
                 let schema = result.schema();
-                let key = schema.fields().first().map(|f| f.name().clone()).unwrap_or_default();
+                let key = schema
+                    .fields()
+                    .first()
+                    .map(|f| f.name().clone())
+                    .unwrap_or_default();
                 let mut writer = RunWriter::open(store, &path, Arc::clone(&schema), &key).await?;
                 writer.write(&result.slice(row, 1)).await?;
                 writer.finish().await?;
@@ -295,19 +315,33 @@ fn kept_columns(result: &RecordBatch, key: &str, user: &SchemaRef) -> Result<Rec
         }
     }
     let kept = result.project(&kept)?;
-    let columns = kept.schema().fields().iter().zip(kept.columns()).map(|(field, column)| {
-        let wanted = user.field_with_name(field.name()).map(|f| f.data_type().clone());
-        let wanted = wanted.unwrap_or(DataType::Utf8);
-        Ok((field.name().clone(), cast(column, &wanted)?))
-    });
+    let kept_schema = kept.schema();
+    let columns = kept_schema
+        .fields()
+        .iter()
+        .zip(kept.columns())
+        .map(|(field, column)| {
+            let wanted = user
+                .field_with_name(field.name())
+                .map(|f| f.data_type().clone());
+            let wanted = wanted.unwrap_or(DataType::Utf8);
+            Ok((field.name().clone(), cast(column, &wanted)?))
+        });
     let columns = columns.collect::<Result<Vec<_>>>()?;
     if columns.is_empty() {
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(result.num_rows()));
+        let options =
+            arrow::array::RecordBatchOptions::new().with_row_count(Some(result.num_rows()));
         let none = Arc::new(arrow::datatypes::Schema::empty());
-        return Ok(RecordBatch::try_new_with_options(none, Vec::new(), &options)?);
+        return Ok(RecordBatch::try_new_with_options(
+            none,
+            Vec::new(),
+            &options,
+        )?);
     }
     Ok(RecordBatch::try_from_iter_with_nullable(
-        columns.into_iter().map(|(name, column)| (name, column, true)),
+        columns
+            .into_iter()
+            .map(|(name, column)| (name, column, true)),
     )?)
 }
 
@@ -334,7 +368,10 @@ fn with_content(base: &SessionState, rows: RecordBatch) -> Result<Arc<dyn TableP
     }
     let quoted = |name: &str| col(format!("\"{}\"", name.replace('"', "\"\"")));
     let mut columns: Vec<Expr> = schema.fields().iter().map(|f| quoted(f.name())).collect();
-    let content = match (schema.index_of("uri"), base.scalar_functions().get("read_text")) {
+    let content = match (
+        schema.index_of("uri"),
+        base.scalar_functions().get("read_text"),
+    ) {
         (Ok(_), Some(read_text)) => read_text.call(vec![quoted("uri")]),
         _ => lit(ScalarValue::Utf8(None)),
     };
