@@ -127,6 +127,8 @@ impl Roots {
         let (folder, pattern) = self.split_pattern(uri)?;
         let place = self.resolve(&text(uri, &folder)?)?;
         match place {
+            // Joining nothing would add a slash.
+            Place::Local(path) if pattern.is_empty() => text(uri, &path),
             Place::Local(path) => text(uri, &path.join(pattern)),
             Place::Store(_) => Err(Error::bug("a local path is in a remote store")),
         }

@@ -1,0 +1,3 @@
+//! Tests of whole flows through the public interface, one module per flow.
+
+mod normalise;
