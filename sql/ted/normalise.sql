@@ -68,11 +68,14 @@ extracted AS (
       AS eu_institution,
     xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:NOTICE_DATA/*:IA_URL_GENERAL/text()')
       AS sf_internet_address,
-    xpath_list(sf, '/*/*:TRANSLATION_SECTION/*:ML_TITLES/*/@LG') AS sf_title_languages,
+    xpath_list(sf, '/*/*:TRANSLATION_SECTION/*:ML_TITLES/*[@LG]/@LG') AS sf_title_languages,
     -- The text before a first element inside, as all text of standard forms.
     xpath_list(sf, 'for $title in /*/*:TRANSLATION_SECTION/*:ML_TITLES/*[@LG]
                     return string(($title/*:TI_TEXT/*:P, $title/*:TI_TEXT)[1]
                                   /text()[not(preceding-sibling::*)][1])') AS sf_titles,
+    xpath_text(sf, 'let $title := /*/*:TRANSLATION_SECTION/*:ML_TITLES/*[@LG = "EN"][1]
+                    return ($title/*:TI_TEXT/*:P, $title/*:TI_TEXT)[1]
+                           /text()[not(preceding-sibling::*)][1]') AS sf_title_en,
     xpath_text(sf, '/*/*:TRANSLATION_SECTION/*:ML_TITLES/*[@LG = "EN"]/*:TI_CY/text()')
       AS country_en,
     xpath_text(sf, '/*/*:TRANSLATION_SECTION/*:ML_TITLES/*[@LG = "EN"]/*:TI_TOWN/text()')
@@ -131,7 +134,7 @@ extracted AS (
       AS x_lot_count,
     xpath_text(ef, 'count(/*/ext:UBLExtensions/descendant::efac:Organization)') AS x_organisation_count,
     xpath_text(ef, 'min(/descendant::cac:TenderSubmissionDeadlinePeriod/cbc:EndDate
-                        /substring(normalize-space(), 1, 10))') AS ef_deadline,
+                        /substring(normalize-space(.), 1, 10))') AS ef_deadline,
     -- The buyer is the organisation that the first contracting party names.
     xpath_text(ef, '(/*/cac:ContractingParty/cac:Party/cac:PartyIdentification/cbc:ID)[1]/text()')
       AS x_buyer_org_id,
@@ -252,13 +255,9 @@ SELECT
   coalesce(sf_language, ef_language) AS original_language_code,
   title_languages,
   titles,
-  CASE WHEN standard THEN nullif(titles[array_position(title_languages, 'EN')], '')
-       ELSE ef_title_en END AS title_en,
+  coalesce(sf_title_en, ef_title_en) AS title_en,
   title_first,
-  CASE WHEN standard
-       THEN nullif(concat_ws(' :: ', country_en, city_en,
-                             nullif(titles[array_position(title_languages, 'EN')], '')), '')
-       END AS long_title_en,
+  nullif(concat_ws(' :: ', country_en, city_en, sf_title_en), '') AS long_title_en,
 
   coalesce(buyer_name, x_buyer_name) AS name_of_buyer,
   coalesce(city_en, x_buyer_city) AS city_of_buyer,

@@ -67,9 +67,11 @@ impl Roots {
             Ok(_) => None,
             Err(_) => Some(PathBuf::from(store)),
         };
-        let remote = folder
-            .is_none()
-            .then(|| format!("{}/", store.trim_end_matches('/')));
+        let remote = folder.is_none().then(|| match store.strip_suffix("://") {
+            // A store in memory without a name.
+            Some(_) => store.to_owned(),
+            None => format!("{}/", store.trim_end_matches('/')),
+        });
         let store = folder.map(|folder| folder.canonicalize().unwrap_or(folder));
         let working = working.and_then(|folder| folder.canonicalize().ok());
         // A service started in `/` must not open the whole machine.

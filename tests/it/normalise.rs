@@ -81,7 +81,10 @@ async fn run(engine: &Engine, ids: Vec<String>, contents: ArrayRef) -> HashMap<S
     let session = engine.session("test");
     let core = session.core();
     let mut base = core.base.clone();
-    base.config_mut().options_mut().execution.batch_size = 32;
+    base.config_mut()
+        .options_mut()
+        .set("datafusion.execution.batch_size", "32")
+        .unwrap();
     let sight = core.sight(core.ledger.seen());
     let state = state_over(&base, sight, vec![(INPUT.to_owned(), Arc::new(table))]);
     let plan = state.create_logical_plan(&text).await.unwrap();
