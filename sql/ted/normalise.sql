@@ -82,9 +82,9 @@ extracted AS (
       AS city_en,
     xpath_text(sf, '/*/*:TRANSLATION_SECTION/*:ML_AA_NAMES/*/text()') AS buyer_name,
     xpath_list(sf, 'let $notice := /*/*:CODED_DATA_SECTION/*:NOTICE_DATA
-                    return distinct-values(if ($notice/*:PERFORMANCE_NUTS)
-                                           then $notice/*:PERFORMANCE_NUTS/@CODE
-                                           else $notice/*:ORIGINAL_NUTS/@CODE)') AS sf_places,
+                    return if ($notice/*:PERFORMANCE_NUTS)
+                           then $notice/*:PERFORMANCE_NUTS/@CODE
+                           else $notice/*:ORIGINAL_NUTS/@CODE') AS sf_places,
     xpath_list(sf, '/*/*:CODED_DATA_SECTION/*:NOTICE_DATA/*:ORIGINAL_CPV/@CODE') AS sf_cpv_codes,
     xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:NC_CONTRACT_NATURE/@CODE')
       AS sf_contract,
@@ -117,10 +117,9 @@ extracted AS (
     xpath_text(ef, '(/*/cac:ProcurementProjectLot/cac:TenderingTerms
                      /cac:CallForTendersDocumentReference/cac:Attachment
                      /cac:ExternalReference/cbc:URI)[1]/text()') AS ef_internet_address,
-    xpath_list(ef, 'distinct-values((/*/cac:ProcurementProject,
-                                     /*/cac:ProcurementProjectLot/cac:ProcurementProject)
+    xpath_list(ef, '(/*/cac:ProcurementProject, /*/cac:ProcurementProjectLot/cac:ProcurementProject)
                     /cac:RealizedLocation/cac:Address
-                    /cbc:CountrySubentityCode[@listName = ("nuts", "nuts-lvl3")]/string())')
+                    /cbc:CountrySubentityCode[@listName = ("nuts", "nuts-lvl3")]/text()')
       AS ef_places,
     xpath_list(ef, '/descendant::cbc:ItemClassificationCode[@listName = "cpv"]/text()') AS ef_cpv_codes,
     xpath_text(ef, '/*/cac:ProcurementProject/cbc:ProcurementTypeCode/text()') AS ef_contract,
@@ -175,7 +174,7 @@ coded AS (
          THEN coalesce(nullif(left(sf_form, -1), ''), 'F') || '0' || right(sf_form, 1)
          WHEN regexp_like(sf_form, '^[0-9]+$') THEN 'F' || sf_form
          ELSE sf_form END AS form_number,
-    coalesce(sf_places, ef_places) AS place_of_performance_codes,
+    array_distinct(coalesce(sf_places, ef_places)) AS place_of_performance_codes,
     coalesce(sf_title_languages, ef_title_languages) AS title_languages,
     coalesce(sf_titles, ef_titles) AS titles
   FROM extracted
