@@ -34,8 +34,9 @@ const DOCUMENT_BYTES_KEPT: usize = 8 << 20;
 /// Expressions that a thread keeps compiled. Chosen: ten large transforms.
 const EXPRESSIONS_KEPT: usize = 1024;
 
-/// The longest expression in bytes. Chosen: several times what a person writes.
-const EXPRESSION_BYTES_MAX: usize = 4 << 10;
+/// The longest expression in bytes. Chosen: several times what a person writes; compiling takes
+/// time that grows with the square of the number of steps.
+const EXPRESSION_BYTES_MAX: usize = 2 << 10;
 
 /// Brackets inside brackets in an expression. The library's parser takes twice as long for each:
 /// measured, ten take 0.4 s in a debug build.
