@@ -108,7 +108,7 @@ impl ScalarUDFImpl for XmlFunction {
         let columns = args
             .args
             .into_iter()
-            .map(|arg| Column::try_new(arg))
+            .map(Column::try_new)
             .collect::<Result<Vec<_>>>()?;
         let found = self.read(&columns, rows)?;
         if constant {
