@@ -3,4 +3,10 @@
 pub mod carrier;
 pub mod effect;
 pub mod files;
+pub mod list_files;
+mod pattern;
 pub mod pure;
+mod read;
+mod translate;
+mod xml;
+mod xpath;

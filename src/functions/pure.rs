@@ -2,16 +2,49 @@
 
 use std::sync::Arc;
 
+use datafusion::catalog::TableFunction;
 use datafusion::execution::session_state::SessionStateBuilder;
 
 use crate::functions::files::Roots;
+use crate::functions::list_files::{self, ListFiles};
+use crate::functions::read::{self, Reader};
+use crate::functions::{translate, xpath};
 use crate::ledger::Ledger;
 
 /// Registers all pure functions of ours beside those of DataFusion.
+///
+/// # Arguments
+/// `roots`: the folders that `list_files`, `read_text` and `content_hash` keep to; `ledger`: its
+/// store and its limits.
 pub fn install(
-    builder: SessionStateBuilder,
-    _ledger: &Ledger,
-    _roots: &Arc<Roots>,
+    mut builder: SessionStateBuilder,
+    ledger: &Ledger,
+    roots: &Arc<Roots>,
 ) -> SessionStateBuilder {
+    let limits = ledger.limits();
+    let reader = Arc::new(Reader {
+        roots: Arc::clone(roots),
+        store: ledger.store().clone(),
+        file_bytes_max: limits.file_bytes_max,
+    });
+    let listing = ListFiles {
+        roots: Arc::clone(roots),
+        store: ledger.store().clone(),
+        files_max: limits.list_files_max,
+    };
+    let scalars = read::functions(&reader)
+        .into_iter()
+        .chain(xpath::functions())
+        .chain([translate::function()])
+        .map(Arc::new);
+    builder
+        .scalar_functions()
+        .get_or_insert_default()
+        .extend(scalars);
+    let table = TableFunction::new(list_files::NAME.to_owned(), Arc::new(listing));
+    builder
+        .table_functions()
+        .get_or_insert_default()
+        .insert(list_files::NAME.to_owned(), Arc::new(table));
     builder
 }
