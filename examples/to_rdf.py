@@ -10,6 +10,9 @@ alone, with a code and a reason. Python 3 standard library only.
       FROM STATUS 'ELIGIBLE_FOR_TRANSFORMATION' TO STATUS 'TRANSFORMED'
       USING COMMAND 'python3 examples/to_rdf.py';
 
+A notice without lots fails, unless the job's parameters allow it:
+schedule_job('to_rdf', notice_id, params => '{"allow_no_lots": true}').
+
 By hand: python3 to_rdf.py NOTICE.xml ... prints the triples.
 
 IRIs, all below BASE, stable over runs and machines. P is the publication number without leading
@@ -269,11 +272,6 @@ class Notice:
             self.graph.link(place, EPO + "hasNutsCode", NUTS + code)
             self.graph.text(NUTS + code, SKOS + "notation", code)
 
-    def finish(self):
-        if self.lots == 0:
-            raise Unusable("no-lots", "the notice has no lots")
-        return self.graph
-
 
 # ---------------------------------------------------------------- eForms
 
@@ -319,7 +317,7 @@ def eforms(root):
         eforms_deadline(graph, lot, element)
     for result in children(extension, "NoticeResult/LotResult"):
         eforms_result(notice, procedure, result)
-    return notice.finish()
+    return notice
 
 
 def eforms_notice(notice, root, published, subtype):
@@ -440,7 +438,7 @@ def standard_form(root):
             notice.place(procedure, element.get("CODE"))
     standard_buyer(notice, form, data, root, language)
     standard_lots(notice, procedure, form, language)
-    return notice.finish()
+    return notice
 
 
 def original_form(root, language):
@@ -546,17 +544,21 @@ UBL_ROOTS = ("ContractNotice", "ContractAwardNotice", "PriorInformationNotice",
              "BusinessRegistrationInformationNotice")
 
 
-def transform(content):
+def transform(content, allow_no_lots=False):
     """The graph of a notice given as bytes."""
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
         raise Unusable("broken-xml", "the notice is not well-formed XML: %s" % error) from error
     if "TED_EXPORT" in root.tag:
-        return standard_form(root)
-    if local(root) in UBL_ROOTS:
-        return eforms(root)
-    raise Unusable("unknown-root", "the root element is %s, not a notice" % local(root))
+        notice = standard_form(root)
+    elif local(root) in UBL_ROOTS:
+        notice = eforms(root)
+    else:
+        raise Unusable("unknown-root", "the root element is %s, not a notice" % local(root))
+    if notice.lots == 0 and not allow_no_lots:
+        raise Unusable("no-lots", "the notice has no lots")
+    return notice.graph
 
 
 def read(uri):
@@ -594,7 +596,8 @@ def write(output, text):
 def answer(source):
     reply = {"job_id": source.get("job_id"), "source_id": source.get("source_id")}
     try:
-        graph = transform(read(source.get("uri")))
+        allowed = (source.get("params") or {}).get("allow_no_lots", False)
+        graph = transform(read(source.get("uri")), allowed)
         reply["output"] = write(source["output"], graph.dump())
         triples = len(graph.lines)
         print("%s: %d triples" % (source.get("source_id"), triples), file=sys.stderr)

@@ -24,6 +24,8 @@ use crate::repl::{Repl, ask, interactive};
 
 const CANCELLED: u8 = 130;
 
+const DEFAULT_STORE: &str = "./sluicegate-store";
+
 /// Select sources with SQL, see what would happen, schedule and run transformation jobs.
 ///
 /// Without a subcommand, runs the statements of -c or -f, or of standard input where that is no
@@ -45,14 +47,9 @@ struct Cli {
 #[derive(Debug, Args)]
 struct StoreArgs {
     /// The store: a folder, or an s3://, az://, gs:// or memory:// URL
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "SLUICEGATE_STORE",
-        default_value = "./sluicegate-store"
-    )]
-    store: String,
+    /// [default: ./sluicegate-store]
+    #[arg(long, global = true, value_name = "URL", env = "SLUICEGATE_STORE")]
+    store: Option<String>,
 
     /// The name that events carry as their actor [default: the user's login name]
     #[arg(long, global = true, value_name = "NAME")]
@@ -98,7 +95,10 @@ enum Task {
     ///
     /// Reads the whole ledger and changes nothing. The exit code is 1 where a rule is broken.
     Check,
-    /// Fill a store with example notices, transforms and jobs
+    /// Show a common operation from start to end, on notices that it makes up
+    ///
+    /// Writes to ./sluicegate-demo; the store is ./sluicegate-demo/store unless --store says
+    /// otherwise, and must be empty.
     Demo(DemoArgs),
     /// Measure scheduling, claiming, locking and selecting on this machine
     Bench,
@@ -197,20 +197,25 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Some(Task::Reference) => tasks::reference().map(|()| ExitCode::SUCCESS),
         Some(Task::Work(args)) => tasks::work(&open(&store).await?, args).await,
         Some(Task::Check) => tasks::check(&open(&store).await?).await,
-        Some(Task::Demo(args)) => tasks::demo(&open(&store).await?, &actor(&store), args).await,
+        Some(Task::Demo(args)) => tasks::demo(&store, args).await,
         Some(Task::Bench) => tasks::bench().await,
     }
 }
 
 async fn open(args: &StoreArgs) -> Result<Engine> {
+    let url = args.store.as_deref().unwrap_or(DEFAULT_STORE);
+    open_url(args, url, args.allow_root.clone()).await
+}
+
+async fn open_url(args: &StoreArgs, url: &str, roots: Vec<PathBuf>) -> Result<Engine> {
     Engine::open(EngineOptions {
-        store: args.store.clone(),
+        store: url.to_owned(),
         access: if args.read_only {
             Access::ReadOnly
         } else {
             Access::ReadWrite
         },
-        roots: args.allow_root.clone(),
+        roots,
     })
     .await
 }
@@ -398,7 +403,7 @@ mod tests {
             ],
         ] {
             let cli = Cli::try_parse_from(line).unwrap();
-            assert_eq!(cli.store.store, "memory://");
+            assert_eq!(cli.store.store.as_deref(), Some("memory://"));
             let Some(Task::Work(work)) = cli.task else {
                 panic!("no worker: {line:?}")
             };

@@ -1,6 +1,8 @@
-//! The demonstrator's material: a corpus of notices of our own making, how a notice is normalised,
-//! and the rule by which a mapping suite covers it.
+//! The demonstrator: its material (a corpus of notices of our own making, the tables and rules of
+//! the domain) and the story that it tells with them.
 
 pub mod corpus;
-pub mod eligibility;
-pub mod normalise;
+#[cfg(test)]
+mod eligibility;
+pub mod setup;
+pub mod story;

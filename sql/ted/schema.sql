@@ -1,6 +1,7 @@
 -- The tables of the procurement domain: the notices, and the code tables that normalising needs.
 --
--- The rows of the code tables are in data/ted/: codes.csv, subtypes.csv, standard_forms.csv.
+-- The rows of the code tables are in data/ted/: codes.csv, subtypes.csv, standard_forms.csv,
+-- mapping_suites.csv.
 
 -- One row per notice. The first four columns are given when a notice is registered; transform
 -- `normalise` fills in the rest. Names that begin with x_ are known for eForms only, unless their
@@ -104,4 +105,20 @@ CREATE TABLE IF NOT EXISTS ted_standard_forms (
   legal_basis TEXT,
   eforms_subtype TEXT,
   PRIMARY KEY (form_id)
+);
+
+-- Which suite of mappings covers which notices; eligibility.sql says how. NULL: no bound.
+CREATE TABLE IF NOT EXISTS mapping_suites (
+  suite_id TEXT,                          -- suite/version/subtype/SDK version/least XSD version
+  mapping_suite TEXT,
+  suite_version TEXT,
+  kind TEXT,                              -- eforms or standard
+  eforms_subtype TEXT,
+  sdk_version TEXT,                       -- eForms
+  min_xsd TEXT,                           -- standard forms
+  max_xsd TEXT,
+  start_date DATE,
+  end_date DATE,
+  active BOOLEAN,
+  PRIMARY KEY (suite_id)
 );

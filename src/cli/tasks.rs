@@ -3,17 +3,22 @@
 
 use std::io::Write;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{CANCELLED, DemoArgs, WorkArgs};
+use super::{CANCELLED, DemoArgs, StoreArgs, WorkArgs};
+use crate::demo::story::{Setting, tell};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::repl::progress;
 use crate::worker::{End, WorkOptions};
+
+/// Notices that the demonstrator makes up. Chosen: it takes well under a minute on two cores.
+const COUNT: usize = 500;
 
 /// Runs a worker until it is told to end: by SIGINT or SIGTERM. A second one ends it at once.
 pub(super) async fn work(engine: &Engine, args: WorkArgs) -> Result<ExitCode> {
@@ -87,9 +92,29 @@ pub(super) async fn check(_engine: &Engine) -> Result<ExitCode> {
     Err(missing("check"))
 }
 
-/// Fills a store with examples.
-pub(super) async fn demo(_engine: &Engine, _actor: &str, _args: DemoArgs) -> Result<ExitCode> {
-    Err(missing("demo"))
+/// Tells the demonstrator's story on an empty store.
+pub(super) async fn demo(store: &StoreArgs, args: DemoArgs) -> Result<ExitCode> {
+    let folder = PathBuf::from("sluicegate-demo");
+    let url = store
+        .store
+        .clone()
+        .unwrap_or_else(|| folder.join("store").display().to_string());
+    let mut roots = store.allow_root.clone();
+    roots.extend(args.notices.clone());
+    let engine = super::open_url(store, &url, roots).await?;
+    let setting = Setting {
+        folder: std::path::absolute(&folder).unwrap_or(folder),
+        notices: args
+            .notices
+            .map(|given| std::path::absolute(&given).unwrap_or(given)),
+        count: args
+            .count
+            .map_or(COUNT, |count| usize::try_from(count.get()).unwrap_or(COUNT)),
+        store_option: format!("--store {}", shell_words::quote(&url)),
+    };
+    let told = tell(&engine, &setting).await;
+    engine.close().await;
+    told.map(|()| ExitCode::SUCCESS)
 }
 
 /// Measures this machine.

@@ -3,18 +3,12 @@
 //! The rule stands in `sql/ted/eligibility.sql`; the suites' facts in
 //! `data/ted/mapping_suites.csv`. Both are compiled in, for the demonstrator to load.
 
-/// The mapping suites: one row per suite, suite version, subtype and version range.
-pub const MAPPING_SUITES_CSV: &str = include_str!("../../data/ted/mapping_suites.csv");
-
-/// The views `mapping_suite_matches` and `eligible_notices`.
-pub const ELIGIBILITY_SQL: &str = include_str!("../../sql/ted/eligibility.sql");
-
 #[cfg(test)]
 mod tests {
     use datafusion::arrow::array::AsArray;
     use datafusion::prelude::{CsvReadOptions, SessionContext};
 
-    use super::*;
+    use crate::demo::setup::{ELIGIBILITY_SQL, MAPPING_SUITES_CSV};
 
     async fn run(context: &SessionContext, script: &str) {
         for statement in script.split(';').filter(|one| one.contains("CREATE")) {

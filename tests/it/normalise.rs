@@ -14,7 +14,7 @@ use datafusion::datasource::MemTable;
 use datafusion::physical_plan::collect;
 use serde_json::{Map, Value};
 use sluicegate::config::Limits;
-use sluicegate::demo::normalise::{NORMALISE_SQL, setup_statements};
+use sluicegate::demo::setup::{NORMALISE_SQL, setup_statements};
 use sluicegate::engine::{Access, Engine, EngineOptions};
 use sluicegate::session::catalog::state_over;
 use sluicegate::session::parser::parse;

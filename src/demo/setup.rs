@@ -1,7 +1,8 @@
-//! Normalising: the tables, their codes and the transform, as statements for any store.
+//! What a store needs for procurement notices: tables, codes, mapping suites, views, and the
+//! transform `normalise`, as statements for any store.
 //!
-//! The rules stand in `sql/ted/normalise.sql`, the codes in `data/ted/`. The codes go into plain
-//! tables, so that an operator can look at them and correct them with SQL.
+//! The rules stand in `sql/ted/`, the codes in `data/ted/`. The codes go into plain tables, so
+//! that an operator can look at them and correct them with SQL.
 
 use std::fmt::Write;
 
@@ -11,17 +12,24 @@ use crate::session::split_statements;
 /// The transform `normalise`.
 pub const NORMALISE_SQL: &str = include_str!("../../sql/ted/normalise.sql");
 
-/// The tables `notices`, `ted_codes`, `ted_subtypes` and `ted_standard_forms`.
+/// The tables `notices`, `ted_codes`, `ted_subtypes`, `ted_standard_forms` and
+/// `mapping_suites`.
 pub const SCHEMA_SQL: &str = include_str!("../../sql/ted/schema.sql");
+
+/// The views `mapping_suite_matches` and `eligible_notices`.
+pub const ELIGIBILITY_SQL: &str = include_str!("../../sql/ted/eligibility.sql");
+
+/// The mapping suites: one row per suite, suite version, subtype and version range.
+pub const MAPPING_SUITES_CSV: &str = include_str!("../../data/ted/mapping_suites.csv");
 
 const CODES_CSV: &str = include_str!("../../data/ted/codes.csv");
 const SUBTYPES_CSV: &str = include_str!("../../data/ted/subtypes.csv");
 const STANDARD_FORMS_CSV: &str = include_str!("../../data/ted/standard_forms.csv");
 
-/// The statements that make a store ready to normalise notices, to be run in their order.
+/// The statements that make a store ready for notices, to be run in their order.
 ///
 /// # Guarantees
-/// They may be run again: tables are kept, codes and the transform are replaced.
+/// They may be run again: tables are kept; codes, suites, views and the transform are replaced.
 ///
 /// # Errors
 /// `SG9001 bug`: the material that is compiled in is broken.
@@ -37,7 +45,14 @@ pub fn setup_statements() -> Result<Vec<String>> {
         STANDARD_FORMS_CSV,
         Some(&[0, 1, 2]),
     )?);
-    statements.push(NORMALISE_SQL.trim_end().trim_end_matches(';').to_owned());
+    statements.push(replace_into(
+        "mapping_suites",
+        MAPPING_SUITES_CSV,
+        Some(&[0, 1, 3, 4, 5]),
+    )?);
+    for script in [NORMALISE_SQL, ELIGIBILITY_SQL] {
+        statements.extend(split_statements(script)?.into_iter().map(|one| one.text));
+    }
     Ok(statements)
 }
 
