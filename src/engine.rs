@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::Limits;
 use crate::error::Result;
 use crate::functions::files::Roots;
-use crate::ledger::Ledger;
+use crate::ledger::{Duty, Ledger};
 use crate::ledger::store::{Store, StoreOptions};
 use crate::session::Session;
 use crate::session::claim::ClaimJobs;
@@ -62,7 +62,11 @@ impl Engine {
         let store = Store::open(&options.store, &StoreOptions::default()).await?;
         let folder = std::env::current_dir().ok();
         let roots = Roots::new(store.url().as_str(), folder.as_deref(), &options.roots)?;
-        let ledger = Ledger::open(store, clock, Arc::new(limits)).await?;
+        let duty = match options.access {
+            Access::ReadWrite => Duty::Takes,
+            Access::ReadOnly => Duty::Leaves,
+        };
+        let ledger = Ledger::open_with(store, clock, Arc::new(limits), duty).await?;
         let procedures: Vec<Arc<dyn Procedure>> = vec![Arc::new(ClaimJobs)];
         let core = Core::try_new(ledger, Arc::new(roots), procedures)?;
         Ok(Self {

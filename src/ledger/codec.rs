@@ -1,4 +1,8 @@
 //! Commits as Parquet files, and their replay.
+//!
+//! Parquet has no checksum that its Rust writer fills in, so a flipped bit could read as another
+//! event. A file of events therefore says in its footer how its pages hash; whoever decodes it
+//! compares.
 
 use std::sync::Arc;
 
@@ -11,6 +15,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use twox_hash::XxHash64;
 
 use crate::error::{Code, Error, Result};
 use crate::id::Version;
@@ -23,6 +28,9 @@ use crate::model::state::State;
 pub const FORMAT: u32 = 1;
 
 const FORMAT_KEY: &str = "sluicegate.format";
+
+/// The footer's note of the pages: `<bytes>:<hash>`, both hexadecimal.
+const PAGES_KEY: &str = "sluicegate.pages";
 
 /// Rows of a commit from which compression pays for its time: below, a file is one disk block.
 const COMPRESS_ROWS: usize = 512;
@@ -80,15 +88,24 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
             .map_err(|error| bug(error.into()))?,
         None => Schema::empty(),
     };
-    let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, Arc::new(schema), Some(properties))
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::new(schema), Some(properties))
         .map_err(|error| bug(error.into()))?;
     for batch in batches {
         let batch = batch.project(&used).map_err(|error| bug(error.into()))?;
         writer.write(&batch).map_err(|error| bug(error.into()))?;
     }
-    writer.close().map_err(|error| bug(error.into()))?;
+    writer.flush().map_err(|error| bug(error.into()))?;
+    writer.sync().map_err(|error| bug(error.into()))?;
+    let pages = writer.inner();
+    let note = format!("{:x}:{:x}", pages.len(), content_hash(pages));
+    writer.append_key_value_metadata(KeyValue::new(PAGES_KEY.to_owned(), note));
+    let bytes = writer.into_inner().map_err(|error| bug(error.into()))?;
     Ok(bytes.into())
+}
+
+/// The hash by which files of the store are recognised as undamaged: XXH64 with seed 0.
+pub fn content_hash(bytes: &[u8]) -> u64 {
+    XxHash64::oneshot(0, bytes)
 }
 
 /// The events in the bytes of a Parquet file.
@@ -96,10 +113,12 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
 /// # Errors
 /// `SG7003 store-corrupt`, `SG7004 store-too-new`.
 pub fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>> {
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| damaged(path, error))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())
+        .map_err(|error| damaged(path, error))?;
     let metadata = builder.metadata().file_metadata().key_value_metadata();
-    check_format(path, metadata.map(Vec::as_slice).unwrap_or_default())?;
+    let metadata = metadata.map(Vec::as_slice).unwrap_or_default();
+    check_format(path, metadata)?;
+    check_pages(path, metadata, &bytes)?;
     let reader = builder
         .with_batch_size(GROUP_ROWS)
         .build()
@@ -125,6 +144,28 @@ fn check_format(path: &str, metadata: &[KeyValue]) -> Result<()> {
     }
 }
 
+/// A file without a note, which other writers of format 1 may make, passes.
+fn check_pages(path: &str, metadata: &[KeyValue], bytes: &[u8]) -> Result<()> {
+    let note = metadata.iter().find(|pair| pair.key == PAGES_KEY);
+    let Some(note) = note.and_then(|pair| pair.value.as_deref()) else {
+        return Ok(());
+    };
+    let parsed = note.split_once(':').and_then(|(len, hash)| {
+        let len = usize::from_str_radix(len, 16).ok()?;
+        Some((len, u64::from_str_radix(hash, 16).ok()?))
+    });
+    let whole = parsed.is_some_and(|(len, hash)| {
+        bytes
+            .get(..len)
+            .is_some_and(|pages| content_hash(pages) == hash)
+    });
+    if whole {
+        Ok(())
+    } else {
+        Err(damaged(path, "its pages are not those that were written"))
+    }
+}
+
 /// The error for a file of a later format.
 pub fn too_new(path: &str, format: u32) -> Error {
     Error::new(
@@ -144,47 +185,62 @@ pub fn damaged(path: &str, error: impl Into<Box<dyn std::error::Error + Send + S
         .with_source(error)
 }
 
-/// Folds a commit of somebody else into a state, checking every rule.
+/// Folds the commits `first..=last` of somebody else into a state, checking every rule.
 ///
 /// # Errors
 /// `SG7003 store-corrupt`, naming version and row.
-pub fn replay(state: &mut State, version: Version, batches: &[RecordBatch]) -> Result<()> {
-    let mut ordinal = 0;
+pub fn replay(
+    state: &mut State,
+    first: Version,
+    last: Version,
+    batches: &[RecordBatch],
+) -> Result<()> {
+    let mut next = (first, 0);
     for batch in batches {
-        let broken = |row: u64, what: String| {
-            Error::new(
-                Code::StoreCorrupt,
-                format!("commit {version} breaks a rule in row {row}"),
-            )
-            .with_detail(format!("{what}."))
-            .with_hint("Do not write to this store; run sluicegate check.")
-        };
-        let reader =
-            EventsReader::try_new(batch).map_err(|error| broken(ordinal, error.to_string()))?;
+        let reader = EventsReader::try_new(batch)
+            .map_err(|error| broken(next.0, next.1, error.to_string()))?;
         for row in 0..reader.len() {
-            let fail = |what: String| broken(ordinal, what);
+            let fail = |what: String| broken(next.0, next.1, what);
             let place = reader.place(row).map_err(|error| fail(error.to_string()))?;
-            if place != (version, ordinal) {
+            let begins_next = next.1 > 0 && place == (next.0.next(), 0) && next.0 < last;
+            if place != next && !begins_next {
                 return Err(fail(format!(
                     "the row says commit {}, row {}",
                     place.0, place.1
                 )));
             }
+            let fail = |what: String| broken(place.0, place.1, what);
             let origin = reader
                 .origin(row)
                 .map_err(|error| fail(error.to_string()))?;
             let event = reader
                 .event(row, state)
                 .map_err(|error| fail(error.to_string()))?;
-            apply(state, version, origin, &event).map_err(|error| fail(error.to_string()))?;
-            ordinal += 1;
+            apply(state, place.0, origin, &event).map_err(|error| fail(error.to_string()))?;
+            next = (place.0, place.1 + 1);
         }
     }
-    if ordinal == 0 {
+    if next.1 == 0 {
         return Err(Error::new(
             Code::StoreCorrupt,
-            format!("commit {version} is empty"),
+            format!("commit {first} is empty"),
+        ));
+    }
+    if next.0 != last {
+        return Err(broken(
+            next.0,
+            next.1,
+            format!("commit {last} does not follow"),
         ));
     }
     Ok(())
+}
+
+fn broken(version: Version, row: u64, what: String) -> Error {
+    Error::new(
+        Code::StoreCorrupt,
+        format!("commit {version} breaks a rule in row {row}"),
+    )
+    .with_detail(format!("{what}."))
+    .with_hint("Do not write to this store; run sluicegate check.")
 }

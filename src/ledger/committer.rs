@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::id::Version;
-use crate::ledger::checkpoint::{self, Maintenance};
+use crate::ledger::checkpoint;
 use crate::ledger::codec;
 use crate::ledger::store::{PutNew, Store};
+use crate::ledger::upkeep::Maintenance;
 use crate::model::draft::{Author, Draft, Drafted};
 use crate::model::state::State;
 use crate::time::Clock;
@@ -93,12 +94,12 @@ impl Committer {
                     // A copy, so that a broken commit leaves the state as it was.
                     let mut state = self.state.clone();
                     let replayed = codec::decode(&path, bytes)
-                        .and_then(|batches| codec::replay(&mut state, version, &batches));
+                        .and_then(|batches| codec::replay(&mut state, version, version, &batches));
                     if let Err(error) = replayed {
                         break Err(error);
                     }
                     self.state = state;
-                    self.maintenance.committed(version, size);
+                    self.maintenance.committed(&self.state, size);
                 }
                 Ok(None) => break self.reopen_if_cut_off(version),
                 Err(error) => break Err(error),
@@ -112,14 +113,28 @@ impl Committer {
 
     /// A reader that slept long may find its next commit cleaned up: then a checkpoint is newer.
     fn reopen_if_cut_off(&mut self, next: Version) -> Result<()> {
-        if !self.maintenance.may_be_cut_off() {
-            return Ok(());
+        if self.maintenance.may_be_cut_off() && self.is_in_a_checkpoint(next)? {
+            self.state = self.runtime.block_on(checkpoint::open(&self.store))?.state;
         }
-        let newest = self.runtime.block_on(checkpoint::newest(&self.store))?;
-        if newest.is_some_and(|newest| newest >= next) {
-            self.state = self.runtime.block_on(checkpoint::open(&self.store))?;
-        }
+        self.maintenance.current();
         Ok(())
+    }
+
+    fn is_in_a_checkpoint(&self, version: Version) -> Result<bool> {
+        let newest = self.runtime.block_on(checkpoint::newest(&self.store))?;
+        Ok(newest.is_some_and(|newest| newest >= version))
+    }
+
+    /// Whether a commit that was put is not one, because it is in the place of another that was
+    /// written, compacted and deleted while this process slept. Nobody reads such a file, and
+    /// the next clean-up takes it where it cannot be taken back here.
+    fn came_too_late(&mut self, version: Version) -> Result<bool> {
+        if !self.maintenance.may_be_cut_off() || !self.is_in_a_checkpoint(version)? {
+            return Ok(false);
+        }
+        self.runtime
+            .block_on(self.store.delete(&codec::commit_path(version)))?;
+        Ok(true)
     }
 
     fn publish(&self) {
@@ -149,12 +164,20 @@ impl Committer {
                 Ok((put, size))
             });
             match put {
-                Ok((PutNew::Created, size)) => {
-                    self.state = state;
-                    self.publish();
-                    self.maintenance.committed(version, size);
-                    return answer(proposals, || Ok(version));
-                }
+                Ok((PutNew::Created, size)) => match self.came_too_late(version) {
+                    Ok(false) => {
+                        self.state = state;
+                        self.publish();
+                        self.maintenance.committed(&self.state, size);
+                        return answer(proposals, || Ok(version));
+                    }
+                    Ok(true) => {
+                        if let Err(error) = self.catch_up() {
+                            return answer(proposals, || Err(copy_of(&error)));
+                        }
+                    }
+                    Err(error) => return answer(proposals, || Err(copy_of(&error))),
+                },
                 Ok((PutNew::AlreadyExists, _)) if races >= self.limits.commit_retries_max => {
                     return answer(proposals, || Err(contended(races)));
                 }
