@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::config::Limits;
 use crate::error::Result;
 use crate::functions::files::Roots;
-use crate::ledger::{Duty, Ledger};
 use crate::ledger::store::{Store, StoreOptions};
+use crate::ledger::{Duty, Ledger};
 use crate::session::Session;
 use crate::session::claim::ClaimJobs;
 use crate::session::core::{Core, Procedure};
@@ -83,5 +83,80 @@ impl Engine {
     /// The ledger of the store.
     pub fn ledger(&self) -> &Ledger {
         &self.core.ledger
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, RecordBatch};
+    use arrow::datatypes::Int64Type;
+
+    use crate::error::Code;
+    use crate::ledger::history;
+
+    use super::*;
+
+    async fn rows(session: &Session, sql: &str) -> Result<Vec<RecordBatch>> {
+        session.execute(sql).await?.collect().await
+    }
+
+    async fn number(session: &Session, sql: &str) -> i64 {
+        let batches = rows(session, sql).await.unwrap();
+        let batch = batches.iter().find(|batch| batch.num_rows() > 0).unwrap();
+        batch.column(0).as_primitive::<Int64Type>().value(0)
+    }
+
+    async fn store_of_notices() -> (Engine, Session) {
+        let engine = Engine::open(EngineOptions::new("memory://")).await.unwrap();
+        let session = engine.session("ann");
+        for sql in [
+            "CREATE TABLE notices (id TEXT, n BIGINT, PRIMARY KEY (id))",
+            "INSERT INTO notices VALUES ('a', 1), ('b', 2)",
+        ] {
+            rows(&session, sql).await.unwrap();
+        }
+        (engine, session)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn checkpoint_answers_its_version_and_events_stay_whole() {
+        let (engine, session) = store_of_notices().await;
+        let version = number(&session, "CHECKPOINT").await;
+        assert_eq!(
+            u64::try_from(version).unwrap(),
+            engine.ledger().seen().version.0
+        );
+        let events = number(&session, "SELECT count(*) FROM events").await;
+        let store = engine.ledger().store();
+        let version = engine.ledger().seen().version;
+        history::compact(store, version, 1).await.unwrap();
+        let all = crate::time::Timestamp::MAX;
+        assert_eq!(
+            history::delete_compacted(store, version, all)
+                .await
+                .unwrap(),
+            version.0
+        );
+        assert_eq!(
+            number(&session, "SELECT count(*) FROM events").await,
+            events
+        );
+        assert_eq!(number(&session, "SELECT count(*) FROM notices").await, 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_query_whose_files_were_cleaned_up_may_be_run_again() {
+        let (engine, session) = store_of_notices().await;
+        let store = engine.ledger().store();
+        for entry in store.list("tables").await.unwrap() {
+            store.delete(&entry.path).await.unwrap();
+        }
+        let error = rows(&session, "SELECT sum(n) FROM notices")
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.code(), error.retryable()),
+            (Code::SnapshotGone, true)
+        );
     }
 }

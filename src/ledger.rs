@@ -5,6 +5,7 @@
 //! there is one order of decisions in a process, and the store's put-if-absent makes it one order
 //! among all processes.
 
+pub mod check;
 pub mod checkpoint;
 pub mod codec;
 mod committer;
@@ -13,6 +14,8 @@ mod local;
 mod merge;
 pub mod run;
 pub mod store;
+#[cfg(test)]
+mod testing;
 mod upkeep;
 
 use std::sync::{Arc, Mutex, RwLock};

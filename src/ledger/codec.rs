@@ -1,9 +1,11 @@
 //! Commits as Parquet files, and their replay.
 //!
 //! Parquet has no checksum that its Rust writer fills in, so a flipped bit could read as another
-//! event. A file of events therefore says in its footer how its pages hash; whoever decodes it
-//! compares.
+//! event. A file of events therefore holds in its footer the hash of all its bytes, taken while
+//! zeros stood in the place of the hash; whoever decodes it compares.
 
+use std::hash::Hasher;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -29,8 +31,13 @@ pub const FORMAT: u32 = 1;
 
 const FORMAT_KEY: &str = "sluicegate.format";
 
-/// The footer's note of the pages: `<bytes>:<hash>`, both hexadecimal.
-const PAGES_KEY: &str = "sluicegate.pages";
+const HASH_KEY: &str = "sluicegate.hash";
+
+/// What stands before the 16 hexadecimal digits of the hash, and tells the place in the file.
+/// Only texts of the footer that are no texts of users come behind it.
+const HASH_HEAD: &str = "xxh64:";
+
+const NO_HASH: &str = "0000000000000000";
 
 /// Rows of a commit from which compression pays for its time: below, a file is one disk block.
 const COMPRESS_ROWS: usize = 512;
@@ -75,10 +82,10 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
         .set_compression(compression)
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_key_value_metadata(Some(vec![KeyValue::new(
-            FORMAT_KEY.to_owned(),
-            FORMAT.to_string(),
-        )]))
+        .set_key_value_metadata(Some(vec![
+            KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_string()),
+            KeyValue::new(HASH_KEY.to_owned(), format!("{HASH_HEAD}{NO_HASH}")),
+        ]))
         .set_dictionary_enabled(true)
         .build();
     let schema = match batches.first() {
@@ -94,13 +101,21 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
         let batch = batch.project(&used).map_err(|error| bug(error.into()))?;
         writer.write(&batch).map_err(|error| bug(error.into()))?;
     }
-    writer.flush().map_err(|error| bug(error.into()))?;
-    writer.sync().map_err(|error| bug(error.into()))?;
-    let pages = writer.inner();
-    let note = format!("{:x}:{:x}", pages.len(), content_hash(pages));
-    writer.append_key_value_metadata(KeyValue::new(PAGES_KEY.to_owned(), note));
-    let bytes = writer.into_inner().map_err(|error| bug(error.into()))?;
+    let mut bytes = writer.into_inner().map_err(|error| bug(error.into()))?;
+    let hash = format!("{:016x}", content_hash(&bytes));
+    let place = hash_place(&bytes).and_then(|place| bytes.get_mut(place));
+    let place = place.ok_or_else(|| Error::bug("a file of events has no place for its hash"))?;
+    place.copy_from_slice(hash.as_bytes());
     Ok(bytes.into())
+}
+
+/// Where the digits of the hash are in a file of events.
+fn hash_place(bytes: &[u8]) -> Option<Range<usize>> {
+    let mut windows = bytes.windows(HASH_HEAD.len());
+    let head = windows.rposition(|window| window == HASH_HEAD.as_bytes())?;
+    let first = head + HASH_HEAD.len();
+    let place = first..first + NO_HASH.len();
+    (place.end <= bytes.len()).then_some(place)
 }
 
 /// The hash by which files of the store are recognised as undamaged: XXH64 with seed 0.
@@ -118,7 +133,7 @@ pub fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>> {
     let metadata = builder.metadata().file_metadata().key_value_metadata();
     let metadata = metadata.map(Vec::as_slice).unwrap_or_default();
     check_format(path, metadata)?;
-    check_pages(path, metadata, &bytes)?;
+    check_hash(path, &bytes)?;
     let reader = builder
         .with_batch_size(GROUP_ROWS)
         .build()
@@ -144,25 +159,22 @@ fn check_format(path: &str, metadata: &[KeyValue]) -> Result<()> {
     }
 }
 
-/// A file without a note, which other writers of format 1 may make, passes.
-fn check_pages(path: &str, metadata: &[KeyValue], bytes: &[u8]) -> Result<()> {
-    let note = metadata.iter().find(|pair| pair.key == PAGES_KEY);
-    let Some(note) = note.and_then(|pair| pair.value.as_deref()) else {
-        return Ok(());
-    };
-    let parsed = note.split_once(':').and_then(|(len, hash)| {
-        let len = usize::from_str_radix(len, 16).ok()?;
-        Some((len, u64::from_str_radix(hash, 16).ok()?))
+fn check_hash(path: &str, bytes: &[u8]) -> Result<()> {
+    let parts = hash_place(bytes).and_then(|place| {
+        let before = bytes.get(..place.start)?;
+        Some((before, bytes.get(place.clone())?, bytes.get(place.end..)?))
     });
-    let whole = parsed.is_some_and(|(len, hash)| {
-        bytes
-            .get(..len)
-            .is_some_and(|pages| content_hash(pages) == hash)
+    let whole = parts.is_some_and(|(before, digits, after)| {
+        let mut hasher = XxHash64::with_seed(0);
+        hasher.write(before);
+        hasher.write(NO_HASH.as_bytes());
+        hasher.write(after);
+        digits == format!("{:016x}", hasher.finish()).as_bytes()
     });
     if whole {
         Ok(())
     } else {
-        Err(damaged(path, "its pages are not those that were written"))
+        Err(damaged(path, "its bytes are not those that were written"))
     }
 }
 

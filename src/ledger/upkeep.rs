@@ -10,6 +10,8 @@
 //! checkpoint goes only after newer ones have stood for as long.
 
 mod clean;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
