@@ -6,19 +6,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use futures::TryStreamExt;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use crate::error::{Code, Error, Result};
 use crate::id::{RunId, Slot, Version};
 use crate::ledger::checkpoint::{self, gone};
 use crate::ledger::codec;
 use crate::ledger::history::{self, EventsFile};
-use crate::ledger::store::{self, Store};
+use crate::ledger::store::Store;
 use crate::model::columns::EventsReader;
 use crate::model::compare::difference;
 use crate::model::keys::Key;
@@ -329,6 +336,38 @@ fn of(table: &SourceTable) -> String {
     format!("table \"{}\"", table.name)
 }
 
+/// A run as Parquet reads it: piece by piece, because it may be larger than the memory.
+struct RunBytes {
+    store: Store,
+    path: String,
+    bytes: u64,
+}
+
+impl AsyncFileReader for RunBytes {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move {
+            let external = |error: Error| ParquetError::External(Box::new(error));
+            let bytes = self.store.get_range(&self.path, range).await;
+            bytes
+                .map_err(external)?
+                .ok_or_else(|| external(gone(&self.path)))
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move {
+            let bytes = self.bytes;
+            let metadata = ParquetMetaDataReader::new().load_and_finish(self, bytes);
+            metadata.await.map(Arc::new)
+        }
+        .boxed()
+    }
+}
+
 /// Reads all rows of a run. The inner result says what is wrong with them.
 async fn check_rows(
     store: &Store,
@@ -336,7 +375,11 @@ async fn check_rows(
     id: RunId,
     run: &Run,
 ) -> Result<std::result::Result<(), String>> {
-    let reader = ParquetObjectReader::new(store.object_store(), store::location(&run.path)?);
+    let reader = RunBytes {
+        store: store.clone(),
+        path: run.path.to_string(),
+        bytes: run.bytes,
+    };
     let batches = match ParquetRecordBatchStreamBuilder::new(reader).await {
         Ok(builder) => builder.build(),
         Err(error) => return Ok(Err(format!("it cannot be read: {error}"))),

@@ -71,23 +71,24 @@ pub async fn open(store: &Store) -> Result<Opened> {
 async fn open_once(store: &Store) -> Result<Opened> {
     let mut damage = None;
     for version in versions(store).await?.into_iter().rev() {
-        match load(store, version).await {
-            Ok(state) => {
-                let checkpoint = Some(version);
-                return replay_ledger(store, state, checkpoint).await;
-            }
+        let opened = match load(store, version).await {
+            Ok(state) => replay_ledger(store, state, Some(version)).await,
+            Err(error) => Err(error),
+        };
+        match opened {
             Err(error) if error.code() == Code::StoreCorrupt => {
                 tracing::warn!(%error, detail = error.detail(), %version, "checkpoint passed over");
-                damage = Some(error);
+                damage.get_or_insert(error);
             }
-            Err(error) => return Err(error),
+            ended => return ended,
         }
     }
-    let opened = replay_all(store).await?;
-    match damage {
-        // Without any commit the damaged checkpoint is all there is.
-        Some(error) if opened.state.version == Version(0) => Err(error),
-        Some(_) | None => Ok(opened),
+    match (replay_all(store).await, damage) {
+        // What is wrong with the newest checkpoint is the nearest cause.
+        (Err(_), Some(error)) => Err(error),
+        // Without any commit the damaged checkpoint was all that there was.
+        (Ok(opened), Some(error)) if opened.state.version == Version(0) => Err(error),
+        (ended, _) => ended,
     }
 }
 
@@ -162,9 +163,14 @@ pub(super) fn hole(before: Version, after: Version) -> Error {
 
 /// The error for a file that was cleaned up by another process.
 pub(super) fn gone(path: &str) -> Error {
+    snapshot_gone(&format!("\"{path}\""))
+}
+
+/// The same for one that is described.
+pub fn snapshot_gone(file: &str) -> Error {
     Error::new(
         Code::SnapshotGone,
-        format!("file \"{path}\" has been cleaned up"),
+        format!("file {file} has been cleaned up"),
     )
     .with_detail("It was replaced by newer files longer than ledger_grace ago.")
     .with_hint("Run the statement again; it reads the newest version.")

@@ -16,7 +16,7 @@ use crate::ledger::store::{PutNew, Store};
 use crate::ledger::upkeep::Maintenance;
 use crate::model::draft::{Author, Draft, Drafted};
 use crate::model::state::State;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 
 /// What a process asks of its committer.
 pub(super) enum Request {
@@ -88,6 +88,8 @@ impl Committer {
         let caught_up = loop {
             let version = self.state.version.next();
             let path = codec::commit_path(version);
+            // Taken before the question: the answer may be old when it is read.
+            let asked_at = self.clock.now();
             match self.runtime.block_on(self.store.get(&path)) {
                 Ok(Some(bytes)) => {
                     let size = bytes.len() as u64;
@@ -99,9 +101,9 @@ impl Committer {
                         break Err(error);
                     }
                     self.state = state;
-                    self.maintenance.committed(&self.state, size);
+                    self.maintenance.committed(&self.state, size, asked_at);
                 }
-                Ok(None) => break self.reopen_if_cut_off(version),
+                Ok(None) => break self.reopen_if_cut_off(version, asked_at),
                 Err(error) => break Err(error),
             }
         };
@@ -112,11 +114,11 @@ impl Committer {
     }
 
     /// A reader that slept long may find its next commit cleaned up: then a checkpoint is newer.
-    fn reopen_if_cut_off(&mut self, next: Version) -> Result<()> {
+    fn reopen_if_cut_off(&mut self, next: Version, asked_at: Timestamp) -> Result<()> {
         if self.maintenance.may_be_cut_off() && self.is_in_a_checkpoint(next)? {
             self.state = self.runtime.block_on(checkpoint::open(&self.store))?.state;
         }
-        self.maintenance.current();
+        self.maintenance.current(asked_at);
         Ok(())
     }
 
@@ -157,6 +159,7 @@ impl Committer {
                 // Nothing happened: the answer is true at the version that was read.
                 return answer(proposals, || Ok(self.state.version));
             };
+            let asked_at = self.clock.now();
             let put = codec::encode(&batches).and_then(|bytes| {
                 let size = bytes.len() as u64;
                 let path = codec::commit_path(version);
@@ -168,7 +171,7 @@ impl Committer {
                     Ok(false) => {
                         self.state = state;
                         self.publish();
-                        self.maintenance.committed(&self.state, size);
+                        self.maintenance.committed(&self.state, size, asked_at);
                         return answer(proposals, || Ok(version));
                     }
                     Ok(true) => {

@@ -35,6 +35,7 @@ use crate::time::Timestamp;
 
 use scanned::Scanned;
 
+pub use scanned::tells_of_a_gone_file;
 pub use writer::DataWriter;
 
 /// How long a bucket has to answer when it is opened. Chosen: a user waits for it, and the client

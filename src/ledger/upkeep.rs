@@ -170,14 +170,14 @@ impl Maintenance {
         }
     }
 
-    /// Notes a commit and its size in bytes.
-    pub(super) fn committed(&self, state: &State, bytes: u64) {
+    /// Notes a commit, its size in bytes, and when the store was asked for it or to take it.
+    pub(super) fn committed(&self, state: &State, bytes: u64, asked_at: Timestamp) {
         {
             let mut progress = self.progress();
             progress.commits += 1;
             progress.bytes += bytes;
             progress.uncounted += 1;
-            progress.current_at = self.inner.clock.now();
+            progress.current_at = asked_at;
             let every = self.inner.limits.merge_runs as u64;
             if progress.uncounted >= every && merge::due(state, &self.inner.limits).is_some() {
                 progress.uncounted = 0;
@@ -202,9 +202,9 @@ impl Maintenance {
         enough && self.inner.clock.now() >= progress.rest_until
     }
 
-    /// Notes that the store has no newer commit.
-    pub(super) fn current(&self) {
-        self.progress().current_at = self.inner.clock.now();
+    /// Notes that the store had no newer commit when it was asked.
+    pub(super) fn current(&self, asked_at: Timestamp) {
+        self.progress().current_at = asked_at;
     }
 
     /// Whether so much time has passed that ledger files may be gone which were not read yet.

@@ -316,6 +316,16 @@ async fn a_damaged_checkpoint_is_passed_over() {
     let opened = open(&world.store).await.unwrap();
     assert_eq!(opened.checkpoint, None);
     same(&opened.state, &world.state);
+    // An old checkpoint whose next commits are in history only is no way to open either.
+    history::compact(&world.store, world.version(), 2)
+        .await
+        .unwrap();
+    let all = Timestamp::MAX;
+    history::delete_compacted(&world.store, world.version(), all)
+        .await
+        .unwrap();
+    let opened = open(&world.store).await.unwrap();
+    same(&opened.state, &world.state);
 }
 
 #[tokio::test]
@@ -390,4 +400,62 @@ async fn an_empty_store_has_an_empty_checkpoint() {
         .await
         .unwrap();
     same(&open(&store).await.unwrap().state, &State::default());
+}
+
+/// Prints how long a large store takes: `SLUICEGATE_MEASURE=10000000 cargo test --release --lib
+/// a_large_store -- --nocapture`. Without the variable it is a small one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_store_opens_to_the_same_state() {
+    let rows = std::env::var("SLUICEGATE_MEASURE").ok();
+    let rows: usize = rows.and_then(|rows| rows.parse().ok()).unwrap_or(3_000);
+    let folder = tempfile::tempdir().unwrap();
+    let options = crate::ledger::store::StoreOptions::default();
+    let store = Store::open(folder.path().to_str().unwrap(), &options)
+        .await
+        .unwrap();
+    let mut world = World::over(store);
+    let def = table_def(KeyType::Text);
+    world
+        .commit(|draft| draft.create_table("texts", &def, IfExists::Fail))
+        .await;
+    for first in (0..rows).step_by(1_000_000) {
+        let keys: Vec<String> = (first..rows.min(first + 1_000_000))
+            .map(|number| format!("{number:08}-2024"))
+            .collect();
+        let put = run(&format!("texts/{first}"), keys.len());
+        let rows = keys.iter().map(|key| (Key::Text(key), None));
+        world
+            .commit(|draft| draft.write_rows("texts", &put, WriteMode::Insert, rows))
+            .await;
+    }
+    let def = transform_def("texts", &[], &["DONE"]);
+    world
+        .commit(|draft| draft.create_transform("one", &def, IfExists::Fail))
+        .await;
+    world
+        .commit(|draft| {
+            let target = draft.schedule_target("one")?;
+            for number in 0..rows / 10 {
+                let key = format!("{number:08}-2024");
+                draft.schedule_job(&target, &key, ScheduleOptions::default())?;
+            }
+            Ok(())
+        })
+        .await;
+    let clock = std::time::Instant::now();
+    let written = write(&world.store, &world.state, world.now).await.unwrap();
+    let wrote = clock.elapsed();
+    let clock = std::time::Instant::now();
+    let opened = open(&world.store).await.unwrap();
+    let open_took = clock.elapsed();
+    let clock = std::time::Instant::now();
+    opened.state.table("texts").unwrap().keys.warm();
+    let index_took = clock.elapsed();
+    println!(
+        "{rows} sources, {} jobs: {} bytes written in {wrote:?}, opened in {open_took:?}, \
+         keys indexed in {index_took:?}",
+        opened.state.jobs.len(),
+        written.bytes
+    );
+    same(&opened.state, &world.state);
 }

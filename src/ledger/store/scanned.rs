@@ -16,7 +16,7 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
-use crate::ledger::checkpoint::gone;
+use crate::ledger::checkpoint::snapshot_gone;
 
 /// Reads of another store, with "not found" as `SG7005 snapshot-gone`.
 #[derive(Debug)]
@@ -28,11 +28,20 @@ impl fmt::Display for Scanned {
     }
 }
 
-fn snapshot_gone(location: &Path, error: Error) -> Error {
+/// The name of this store in errors of object_store.
+const SCANNED: &str = "sluicegate-snapshot";
+
+/// Whether the text of a foreign error wraps one of a file that was cleaned up, for readers that
+/// keep no more of an error than its text.
+pub fn tells_of_a_gone_file(text: &str) -> bool {
+    text.contains(&format!("Generic {SCANNED} error"))
+}
+
+fn explained(location: &Path, error: Error) -> Error {
     match error {
         Error::NotFound { .. } => Error::Generic {
-            store: "sluicegate",
-            source: Box::new(gone(location.as_ref()).with_source(error)),
+            store: SCANNED,
+            source: Box::new(snapshot_gone(&format!("\"{location}\"")).with_source(error)),
         },
         // Foreign and non-exhaustive.
         other => other,
@@ -60,12 +69,12 @@ impl ObjectStore for Scanned {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let got = self.0.get_opts(location, options).await;
-        got.map_err(|error| snapshot_gone(location, error))
+        got.map_err(|error| explained(location, error))
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let got = self.0.get_ranges(location, ranges).await;
-        got.map_err(|error| snapshot_gone(location, error))
+        got.map_err(|error| explained(location, error))
     }
 
     fn delete_stream(
