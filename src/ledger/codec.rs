@@ -159,7 +159,11 @@ fn check_format(path: &str, metadata: &[KeyValue]) -> Result<()> {
     }
 }
 
-fn check_hash(path: &str, bytes: &[u8]) -> Result<()> {
+/// Whether a file of events has the bytes that were written.
+///
+/// # Errors
+/// `SG7003 store-corrupt`.
+pub fn check_hash(path: &str, bytes: &[u8]) -> Result<()> {
     let parts = hash_place(bytes).and_then(|place| {
         let before = bytes.get(..place.start)?;
         Some((before, bytes.get(place.clone())?, bytes.get(place.end..)?))

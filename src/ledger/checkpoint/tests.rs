@@ -111,7 +111,7 @@ fn command(draft: &mut Draft<'_>, (kind, a, b): Op) -> Result<()> {
             draft.create_transform(transform, &def, IfExists::Replace)
         }
         6 if a < 64 => draft.drop_transform(transform, IfMissing::Fail),
-        7 | 8 | 6 => {
+        6..=8 => {
             let target = draft.schedule_target(transform)?;
             let run_at = Timestamp(draft.at().0 + i64::from(a % 4) * 20_000_000);
             let options = ScheduleOptions {

@@ -6,6 +6,7 @@ use futures::executor::block_on;
 use crate::id::{Slot, Version};
 use crate::ledger::check::check;
 use crate::ledger::store::StoreOptions;
+use crate::ledger::store::fault::{Fault, FaultyStore, remote};
 use crate::ledger::testing::{World, author, memory, real_run, table_def, transform_def};
 use crate::ledger::{Ledger, codec};
 use crate::model::compare::difference;
@@ -235,6 +236,40 @@ async fn a_process_without_the_duty_leaves_the_store_alone() {
         .filter_map(|entry| Some(entry.path.split_once('/')?.0.to_owned()))
         .collect();
     assert_eq!(folders, BTreeSet::from(["ledger".to_owned()]));
+}
+
+/// A crash is a store that takes no more from some put on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_after_any_put_leaves_a_valid_store() {
+    const BEFORE: usize = 7;
+    let mut written = 0;
+    for puts in 0..20 {
+        let faults = vec![Fault::None; BEFORE + puts];
+        let denied = vec![Fault::Denied; 100];
+        let objects = FaultyStore::new(faults.into_iter().chain(denied));
+        let mut world = World::over(remote(objects));
+        world.table_of("notices", &["a", "b"]).await;
+        world.commits(4).await;
+        let checkpoint = checkpoint::write(&world.store, &world.state, world.now).await;
+        let compacted = history::compact(&world.store, Version(6), 3).await;
+        written += u32::from(checkpoint.is_ok() && compacted.is_ok());
+        // Deletes are not denied: what is written decides alone what may go.
+        let covered = checkpoint::newest(&world.store)
+            .await
+            .unwrap()
+            .unwrap_or_default();
+        history::delete_compacted(&world.store, covered, Timestamp::MAX)
+            .await
+            .unwrap();
+        let opened = checkpoint::open(&world.store).await.unwrap();
+        assert_eq!(difference(&opened.state, &world.state), None, "{puts} puts");
+        assert_events_complete(&world.store, Version(6)).await;
+        assert_sound(&world.store).await;
+    }
+    assert!(
+        (1..20).contains(&written),
+        "{written} of 20 went to the end"
+    );
 }
 
 /// Stores of every released format must open for ever. `SLUICEGATE_WRITE_FIXTURE=1` writes the

@@ -446,10 +446,8 @@ fn thaw_sources(batch: &RecordBatch, leaves: &mut Vec<Vec<Source>>) -> Result<()
         .zip(values::<UInt64Type>(batch, "last_job")?);
     let versions = values::<UInt64Type>(batch, "version")?;
     let rows = place.zip(status).zip(jobs).zip(versions);
-    let source = |((((run, row), ((status, present), status_at)), jobs), version): (
-        (((&u32, &u32), ((&u8, &u8), &i64)), ((&u64, &u64), &u64)),
-        &u64,
-    )| {
+    let sources = rows.map(|((((run, row), status), jobs), version)| {
+        let ((status, present), status_at) = status;
         let ((live_job, running_job), last_job) = jobs;
         Source {
             run: RunId(*run),
@@ -465,8 +463,8 @@ fn thaw_sources(batch: &RecordBatch, leaves: &mut Vec<Vec<Source>>) -> Result<()
             last_job: JobId(*last_job),
             version: Version(*version),
         }
-    };
-    in_leaves(rows.map(source), leaves);
+    });
+    in_leaves(sources, leaves);
     Ok(())
 }
 
