@@ -351,6 +351,8 @@ fn format_name(name: &str) -> Result<Format, String> {
 mod tests {
     use clap::CommandFactory;
 
+    use crate::ledger::store::{Store, StoreOptions};
+
     use super::*;
 
     #[test]
@@ -401,6 +403,18 @@ mod tests {
                 "{line:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn check_judges_a_store_that_does_not_open() {
+        let url = "memory://check-of-a-store";
+        let store = Store::open(url, &StoreOptions::default()).await.unwrap();
+        let checked = || async { format!("{:?}", tasks::check(url).await.unwrap()) };
+        assert_eq!(checked().await, format!("{:?}", ExitCode::SUCCESS));
+        let path = "ledger/00000000000000000001.parquet";
+        store.put_new(path, "no Parquet".into()).await.unwrap();
+        assert!(Engine::open(EngineOptions::new(url)).await.is_err());
+        assert_eq!(checked().await, format!("{:?}", ExitCode::FAILURE));
     }
 
     #[test]
