@@ -316,7 +316,8 @@ impl Session {
             Statement::Copy(tree) => self.copy(running, *tree).await,
             Statement::Checkpoint => {
                 let written = self.ledger().maintenance().checkpoint().await?;
-                let mut reply = self.rows(running, StatementKind::Ddl, checkpoint_row(&written)?)?;
+                let row = checkpoint_row(&written)?;
+                let mut reply = self.rows(running, StatementKind::Ddl, row)?;
                 reply.version = written.version.0;
                 Ok(reply)
             }

@@ -16,7 +16,7 @@ use crate::ledger::store::{PutNew, Store};
 use crate::ledger::upkeep::Maintenance;
 use crate::model::draft::{Author, Draft, Drafted};
 use crate::model::state::State;
-use crate::time::{Clock, Timestamp};
+use crate::time::Clock;
 
 /// What a process asks of its committer.
 pub(super) enum Request {
@@ -49,6 +49,10 @@ pub(super) struct Committer {
 
 /// The longest pause before a lost race is run again, in milliseconds. Chosen: some commits long.
 const RACE_PAUSE_MS: u64 = 10;
+
+/// How often an answer is thrown away because this process slept over it. Bounded for the sake
+/// of a grace that is shorter than a request.
+const SLEEPS_MAX: u32 = 3;
 
 impl Committer {
     /// Works until the last handle of the ledger is dropped.
@@ -85,12 +89,23 @@ impl Committer {
     /// Reads the commits of others until there is no newer one.
     fn catch_up(&mut self) -> Result<()> {
         let before = self.state.version;
+        let mut slept = 0;
         let caught_up = loop {
+            // Before the question, too: in the place of a commit that was cleaned up there may
+            // be the file of a process that came too late and crashed.
+            if let Err(error) = self.reopen_if_cut_off() {
+                break Err(error);
+            }
             let version = self.state.version.next();
             let path = codec::commit_path(version);
             // Taken before the question: the answer may be old when it is read.
             let asked_at = self.clock.now();
-            match self.runtime.block_on(self.store.get(&path)) {
+            let got = self.runtime.block_on(self.store.get(&path));
+            if self.maintenance.may_be_cut_off() && slept < SLEEPS_MAX {
+                slept += 1;
+                continue;
+            }
+            match got {
                 Ok(Some(bytes)) => {
                     let size = bytes.len() as u64;
                     // A copy, so that a broken commit leaves the state as it was.
@@ -103,7 +118,10 @@ impl Committer {
                     self.state = state;
                     self.maintenance.committed(&self.state, size, asked_at);
                 }
-                Ok(None) => break self.reopen_if_cut_off(version, asked_at),
+                Ok(None) => {
+                    self.maintenance.current(asked_at);
+                    break Ok(());
+                }
                 Err(error) => break Err(error),
             }
         };
@@ -114,8 +132,12 @@ impl Committer {
     }
 
     /// A reader that slept long may find its next commit cleaned up: then a checkpoint is newer.
-    fn reopen_if_cut_off(&mut self, next: Version, asked_at: Timestamp) -> Result<()> {
-        if self.maintenance.may_be_cut_off() && self.is_in_a_checkpoint(next)? {
+    fn reopen_if_cut_off(&mut self) -> Result<()> {
+        if !self.maintenance.may_be_cut_off() {
+            return Ok(());
+        }
+        let asked_at = self.clock.now();
+        if self.is_in_a_checkpoint(self.state.version.next())? {
             self.state = self.runtime.block_on(checkpoint::open(&self.store))?.state;
         }
         self.maintenance.current(asked_at);
