@@ -135,6 +135,34 @@ async fn a_commit_in_the_place_of_a_deleted_one_is_taken_back() {
     assert_sound(&store).await;
 }
 
+/// As before, but the late process crashed before it took its file back, and the next one to wake
+/// up finds that file where its next commit should be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_left_in_the_place_of_a_deleted_commit_is_not_read() {
+    let (store, clock) = (memory().await, clock());
+    let sleeper = open(&store, &clock).await;
+    let mut world = World::over(store.clone());
+    world.commits(6).await;
+    checkpoint::write(&store, &world.state, world.now)
+        .await
+        .unwrap();
+    history::compact(&store, Version(6), 3).await.unwrap();
+    history::delete_compacted(&store, Version(6), Timestamp::MAX)
+        .await
+        .unwrap();
+    let mut late = World::new().await;
+    late.table_of("late", &["a"]).await;
+    let path = codec::commit_path(Version(1));
+    let left = late.store.get(&path).await.unwrap().unwrap();
+    store.put_new(&path, left).await.unwrap();
+    clock.advance(HOUR);
+    let state = sleeper.snapshot().await.unwrap();
+    assert_eq!(difference(&state, &world.state), None);
+    assert_eq!(note(&sleeper).await, Version(7));
+    assert_events_complete(&store, Version(7)).await;
+    assert_sound(&store).await;
+}
+
 async fn insert(ledger: &Ledger, keys: &'static [&'static str]) {
     let run: NewRun = real_run(ledger.store(), "notices", keys).await;
     ledger
