@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -192,19 +193,28 @@ fn log_to_stderr() {
 async fn dispatch(cli: Cli) -> Result<ExitCode> {
     let Cli { store, sql, task } = cli;
     match task {
-        None => run_sql(store, sql).await,
+        None => {
+            let scripts = scripts(&sql)?;
+            let engine = open(&store).await?;
+            let ended = run_sql(&engine, &actor(&store), sql, scripts).await;
+            engine.close().await;
+            ended
+        }
         Some(Task::Explain { code }) => explain(code.as_deref()),
         Some(Task::Reference) => tasks::reference().map(|()| ExitCode::SUCCESS),
         Some(Task::Work(args)) => tasks::work(&open(&store).await?, args).await,
-        Some(Task::Check) => tasks::check(&open(&store).await?).await,
+        Some(Task::Check) => tasks::check(store_url(&store)).await,
         Some(Task::Demo(args)) => tasks::demo(&store, args).await,
         Some(Task::Bench) => tasks::bench().await,
     }
 }
 
+fn store_url(args: &StoreArgs) -> &str {
+    args.store.as_deref().unwrap_or(DEFAULT_STORE)
+}
+
 async fn open(args: &StoreArgs) -> Result<Engine> {
-    let url = args.store.as_deref().unwrap_or(DEFAULT_STORE);
-    open_url(args, url, args.allow_root.clone()).await
+    open_url(args, store_url(args), args.allow_root.clone()).await
 }
 
 async fn open_url(args: &StoreArgs, url: &str, roots: Vec<PathBuf>) -> Result<Engine> {
@@ -238,10 +248,13 @@ struct Script {
     text: String,
 }
 
-async fn run_sql(store: StoreArgs, sql: SqlArgs) -> Result<ExitCode> {
-    let scripts = scripts(&sql)?;
-    let engine = open(&store).await?;
-    let session = engine.session(&actor(&store)).with_watcher(progress::bar());
+async fn run_sql(
+    engine: &Engine,
+    actor: &str,
+    sql: SqlArgs,
+    scripts: Vec<Script>,
+) -> Result<ExitCode> {
+    let session = engine.session(actor).with_watcher(progress::bar());
     let runner = || {
         Runner::new(
             session.clone(),
@@ -249,13 +262,10 @@ async fn run_sql(store: StoreArgs, sql: SqlArgs) -> Result<ExitCode> {
             interactive().then_some(ask as fn(&str) -> _),
         )
     };
-    let code = if scripts.is_empty() && interactive() {
-        Repl::new(runner()).run().await.map(|()| ExitCode::SUCCESS)
-    } else {
-        run_scripts(&sql, scripts, runner).await
-    };
-    engine.close().await;
-    code
+    if scripts.is_empty() && interactive() {
+        return Repl::new(runner()).run().await.map(|()| ExitCode::SUCCESS);
+    }
+    run_scripts(&sql, scripts, runner).await
 }
 
 async fn run_scripts(
@@ -375,6 +385,8 @@ fn format_name(name: &str) -> Result<Format, String> {
 mod tests {
     use clap::CommandFactory;
 
+    use crate::ledger::store::{Store, StoreOptions};
+
     use super::*;
 
     #[test]
@@ -425,6 +437,18 @@ mod tests {
                 "{line:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn check_judges_a_store_that_does_not_open() {
+        let url = "memory://check-of-a-store";
+        let store = Store::open(url, &StoreOptions::default()).await.unwrap();
+        let checked = || async { format!("{:?}", tasks::check(url).await.unwrap()) };
+        assert_eq!(checked().await, format!("{:?}", ExitCode::SUCCESS));
+        let path = "ledger/00000000000000000001.parquet";
+        store.put_new(path, "no Parquet".into()).await.unwrap();
+        assert!(Engine::open(EngineOptions::new(url)).await.is_err());
+        assert_eq!(checked().await, format!("{:?}", ExitCode::FAILURE));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use crate::config::Limits;
 use crate::error::Result;
 use crate::functions::files::Roots;
-use crate::ledger::Ledger;
 use crate::ledger::store::{Store, StoreOptions};
+use crate::ledger::{Duty, Ledger};
 use crate::session::Session;
 use crate::session::claim::ClaimJobs;
 use crate::session::core::{Core, Procedure};
@@ -67,7 +67,11 @@ impl Engine {
         let store = Store::open(&options.store, &StoreOptions::default()).await?;
         let folder = std::env::current_dir().ok();
         let roots = Roots::new(store.url().as_str(), folder.as_deref(), &options.roots)?;
-        let ledger = Ledger::open(store, clock, Arc::new(limits)).await?;
+        let duty = match options.access {
+            Access::ReadWrite => Duty::Takes,
+            Access::ReadOnly => Duty::Leaves,
+        };
+        let ledger = Ledger::open_with(store, clock, Arc::new(limits), duty).await?;
         let procedures: Vec<Arc<dyn Procedure>> = vec![Arc::new(ClaimJobs), Arc::new(RunJobs)];
         let core = Core::try_new(ledger, Arc::new(roots), procedures)?;
         Ok(Self {
@@ -94,20 +98,98 @@ impl Engine {
         work(&self.core, options, stop, watcher).await
     }
 
-    /// Waits, within `Limits::shutdown_wait`, for what goes on in the background.
+    /// Waits, within `Limits::shutdown_wait`, for what goes on in the background: workers that
+    /// hand back what runs, and the upkeep. Where every process is short, one of them must see
+    /// the upkeep through.
     pub async fn close(&self) {
         self.core.background.close();
+        let background = async {
+            self.core.background.wait().await;
+            self.core.ledger.maintenance().idle().await;
+        };
         let wait = self.core.ledger.limits().shutdown_wait;
-        if tokio::time::timeout(wait, self.core.background.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("workers did not end in time; their leases will run out");
+        if tokio::time::timeout(wait, background).await.is_err() {
+            tracing::warn!("the background did not end in time; leases of workers will run out");
         }
     }
 
     /// The ledger of the store.
     pub fn ledger(&self) -> &Ledger {
         &self.core.ledger
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, RecordBatch};
+    use arrow::datatypes::Int64Type;
+
+    use crate::error::Code;
+    use crate::ledger::history;
+
+    use super::*;
+
+    async fn rows(session: &Session, sql: &str) -> Result<Vec<RecordBatch>> {
+        session.execute(sql).await?.collect().await
+    }
+
+    async fn number(session: &Session, sql: &str) -> i64 {
+        let batches = rows(session, sql).await.unwrap();
+        let batch = batches.iter().find(|batch| batch.num_rows() > 0).unwrap();
+        batch.column(0).as_primitive::<Int64Type>().value(0)
+    }
+
+    async fn store_of_notices() -> (Engine, Session) {
+        let engine = Engine::open(EngineOptions::new("memory://")).await.unwrap();
+        let session = engine.session("ann");
+        for sql in [
+            "CREATE TABLE notices (id TEXT, n BIGINT, PRIMARY KEY (id))",
+            "INSERT INTO notices VALUES ('a', 1), ('b', 2)",
+        ] {
+            rows(&session, sql).await.unwrap();
+        }
+        (engine, session)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn checkpoint_answers_its_version_and_events_stay_whole() {
+        let (engine, session) = store_of_notices().await;
+        let version = number(&session, "CHECKPOINT").await;
+        assert_eq!(
+            u64::try_from(version).unwrap(),
+            engine.ledger().seen().version.0
+        );
+        let events = number(&session, "SELECT count(*) FROM events").await;
+        let store = engine.ledger().store();
+        let version = engine.ledger().seen().version;
+        history::compact(store, version, 1).await.unwrap();
+        let all = crate::time::Timestamp::MAX;
+        assert_eq!(
+            history::delete_compacted(store, version, all)
+                .await
+                .unwrap(),
+            version.0
+        );
+        assert_eq!(
+            number(&session, "SELECT count(*) FROM events").await,
+            events
+        );
+        assert_eq!(number(&session, "SELECT count(*) FROM notices").await, 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_query_whose_files_were_cleaned_up_may_be_run_again() {
+        let (engine, session) = store_of_notices().await;
+        let store = engine.ledger().store();
+        for entry in store.list("tables").await.unwrap() {
+            store.delete(&entry.path).await.unwrap();
+        }
+        let error = rows(&session, "SELECT sum(n) FROM notices")
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.code(), error.retryable()),
+            (Code::SnapshotGone, true)
+        );
     }
 }

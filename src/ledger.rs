@@ -5,13 +5,18 @@
 //! there is one order of decisions in a process, and the store's put-if-absent makes it one order
 //! among all processes.
 
+pub mod check;
 pub mod checkpoint;
 pub mod codec;
 mod committer;
 pub mod history;
 mod local;
+mod merge;
 pub mod run;
 pub mod store;
+#[cfg(test)]
+mod testing;
+mod upkeep;
 
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -20,12 +25,13 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::id::Version;
-use crate::ledger::checkpoint::Maintenance;
 use crate::ledger::committer::{Committer, Proposal, Request};
 use crate::ledger::store::Store;
 use crate::model::draft::{Author, Draft};
 use crate::model::state::State;
 use crate::time::{Clock, Timestamp};
+
+pub use upkeep::{Duty, Maintenance};
 
 /// Requests that wait for the committer before senders must wait too.
 const REQUESTS_MAX: usize = 4096;
@@ -61,10 +67,32 @@ impl Ledger {
     /// # Errors
     /// `SG7002 store-unavailable`, `SG7003 store-corrupt`, `SG7004 store-too-new`.
     pub async fn open(store: Store, clock: Clock, limits: Arc<Limits>) -> Result<Self> {
-        let state = checkpoint::open(&store).await?;
-        let published = Arc::new(RwLock::new(Arc::new(state.clone())));
+        Self::open_with(store, clock, limits, Duty::Takes).await
+    }
+
+    /// The same, and says whether this process takes part in the upkeep of the store.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::open`].
+    pub async fn open_with(
+        store: Store,
+        clock: Clock,
+        limits: Arc<Limits>,
+        duty: Duty,
+    ) -> Result<Self> {
+        let opened = checkpoint::open(&store).await?;
+        let published = Arc::new(RwLock::new(Arc::new(opened.state.clone())));
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
-        let maintenance = Maintenance::new(store.clone(), Arc::clone(&limits), clock.clone());
+        let maintenance = Maintenance::new(
+            store.clone(),
+            Arc::clone(&limits),
+            clock.clone(),
+            duty,
+            Arc::clone(&published),
+            requests.downgrade(),
+        );
+        maintenance.opened(&opened);
+        let state = opened.state;
         let committer = Committer {
             store: store.clone(),
             clock: clock.clone(),

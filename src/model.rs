@@ -9,9 +9,11 @@
 pub mod apply;
 pub mod chunked;
 pub mod columns;
+pub mod compare;
 pub mod decide;
 pub mod draft;
 pub mod event;
+pub mod frozen;
 pub mod jobs;
 pub mod keys;
 pub mod locks;

@@ -42,6 +42,7 @@ use uuid::Uuid;
 use crate::error::{Code, Error, Result};
 use crate::functions::effect::Need;
 use crate::ledger::Ledger;
+use crate::ledger::checkpoint::Written;
 use crate::model::draft::Author;
 use crate::model::state::State;
 use crate::session::catalog::{Sight, state_over};
@@ -57,6 +58,7 @@ use crate::session::progress::Watcher;
 use crate::session::sink::{Done, LedgerForecast, LedgerSink, StatementText};
 use crate::session::statement::{Parsed, Statement};
 use crate::session::write::plan_write;
+use crate::tables::columns::ints;
 
 pub use gate::Access;
 pub use names::{FunctionKind, FunctionName, Names, TableName};
@@ -328,10 +330,13 @@ impl Session {
                 self.through_context(running, state, plan).await
             }
             Statement::Copy(tree) => self.copy(running, *tree).await,
-            Statement::Checkpoint => Err(Error::new(
-                Code::Unsupported,
-                "CHECKPOINT is not supported yet",
-            )),
+            Statement::Checkpoint => {
+                let written = self.ledger().maintenance().checkpoint().await?;
+                let row = checkpoint_row(&written)?;
+                let mut reply = self.rows(running, StatementKind::Ddl, row)?;
+                reply.version = written.version.0;
+                Ok(reply)
+            }
             Statement::CreateTable { .. }
             | Statement::CreateView { .. }
             | Statement::CreateExternalTable { .. }
@@ -622,6 +627,17 @@ fn timed_out(limit: Duration) -> Error {
     )
     .with_detail("The limit is the setting statement_timeout.")
     .with_hint("Narrow it with WHERE; where it has effects, look it up in table statements.")
+}
+
+/// What CHECKPOINT answers.
+fn checkpoint_row(written: &Written) -> Result<RecordBatch> {
+    let columns = [
+        ("version", written.version.0),
+        ("files", written.files),
+        ("bytes", written.bytes),
+    ]
+    .map(|(name, value)| (name, ints(std::iter::once(Some(value)))));
+    Ok(RecordBatch::try_from_iter(columns)?)
 }
 
 fn no_columns() -> SchemaRef {

@@ -1,62 +1,264 @@
-//! Opening a store, and the checkpoints that keep opening short.
+//! Checkpoints: whole snapshots, so that opening a store need not replay everything.
+//!
+//! `checkpoints/<version>/` holds one Parquet file per [`Part`] of the state and `manifest.json`,
+//! which names them. The manifest is put last and only if there is none: a checkpoint is whole
+//! once it is visible, and of several processes that write the same one, one wins. Files have
+//! random names, so that those of the others are never mixed in.
+//!
+//! `open == replay of all commits` in the sense of [`crate::model::compare`]. A checkpoint that
+//! is damaged is passed over, for an older one or for the replay of everything.
 
-use std::sync::Arc;
+mod manifest;
+mod parts;
+#[cfg(test)]
+mod tests;
 
-use crate::config::Limits;
-use crate::error::Result;
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::error::{Code, Error, Result};
 use crate::id::Version;
 use crate::ledger::codec;
-use crate::ledger::store::Store;
+use crate::ledger::history::{self, EventsFile};
+use crate::ledger::store::{PutNew, Store};
+use crate::model::frozen::Frozen;
 use crate::model::state::State;
-use crate::time::Clock;
+use crate::time::Timestamp;
+
+pub use manifest::{Manifest, manifest_path};
+pub(super) use manifest::{folder_version, manifest_version};
+
+/// The folder of all checkpoints.
+pub(super) const FOLDER: &str = "checkpoints";
+
+/// Ledger files read ahead while opening. Chosen: hides the latency of a bucket; each is small,
+/// or at most one large commit.
+const READ_AHEAD: usize = 8;
+
+/// How often opening begins again because files were cleaned up under it. Each time a newer
+/// checkpoint has been written meanwhile, so a second time is rare.
+const OPEN_ATTEMPTS_MAX: u32 = 5;
+
+/// What a store looked like when it was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The newest state.
+    pub state: State,
+    /// The checkpoint that it came from; `None` where everything was replayed.
+    pub checkpoint: Option<Version>,
+    /// Bytes of the ledger files that were replayed after it.
+    pub replayed_bytes: u64,
+}
 
 /// The newest state of a store.
 ///
 /// # Errors
 /// `SG7002 store-unavailable`, `SG7003 store-corrupt`, `SG7004 store-too-new`.
-pub async fn open(store: &Store) -> Result<State> {
-    let mut state = State::default();
+pub async fn open(store: &Store) -> Result<Opened> {
+    let mut attempt = 1;
     loop {
-        let version = state.version.next();
-        let path = codec::commit_path(version);
-        let Some(bytes) = store.get(&path).await? else {
-            return Ok(state);
-        };
-        codec::replay(&mut state, version, &codec::decode(&path, bytes)?)?;
+        match open_once(store).await {
+            Err(error) if error.code() == Code::SnapshotGone && attempt < OPEN_ATTEMPTS_MAX => {
+                tracing::debug!(%error, attempt, "the store is opened again");
+                attempt += 1;
+            }
+            ended => return ended,
+        }
     }
+}
+
+async fn open_once(store: &Store) -> Result<Opened> {
+    let mut damage = None;
+    for version in versions(store).await?.into_iter().rev() {
+        let opened = match load(store, version).await {
+            Ok(state) => replay_ledger(store, state, Some(version)).await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Err(error) if error.code() == Code::StoreCorrupt => {
+                tracing::warn!(%error, detail = error.detail(), %version, "checkpoint passed over");
+                damage.get_or_insert(error);
+            }
+            ended => return ended,
+        }
+    }
+    match (replay_all(store).await, damage) {
+        // What is wrong with the newest checkpoint is the nearest cause.
+        (Err(_), Some(error)) => Err(error),
+        // Without any commit the damaged checkpoint was all that there was.
+        (Ok(opened), Some(error)) if opened.state.version == Version(0) => Err(error),
+        (ended, _) => ended,
+    }
+}
+
+/// The state at the end of what `history/` and the ledger hold, from the very first commit.
+async fn replay_all(store: &Store) -> Result<Opened> {
+    let mut state = State::default();
+    let files = history::history_files(store).await?;
+    for file in history::chain(&files) {
+        let bytes = read(store, &file.path).await?;
+        replay_file(&mut state, &file, bytes)?;
+    }
+    replay_ledger(store, state, None).await
+}
+
+/// Folds one file of events into a state.
+pub(super) fn replay_file(state: &mut State, file: &EventsFile, bytes: bytes::Bytes) -> Result<()> {
+    codec::replay(
+        state,
+        file.from,
+        file.to,
+        &codec::decode(&file.path, bytes)?,
+    )
+}
+
+async fn read(store: &Store, path: &str) -> Result<bytes::Bytes> {
+    store.get(path).await?.ok_or_else(|| gone(path))
+}
+
+/// Folds the commits after `state` into it.
+async fn replay_ledger(
+    store: &Store,
+    mut state: State,
+    checkpoint: Option<Version>,
+) -> Result<Opened> {
+    let newer = store
+        .list_after("ledger", &codec::commit_path(state.version))
+        .await?;
+    let newer: Vec<String> = newer.into_iter().map(|entry| entry.path).collect();
+    let reads = newer
+        .into_iter()
+        .filter_map(|path| Some((codec::commit_version(&path)?, path)))
+        .map(|(version, path)| async move {
+            let bytes = read(store, &path).await;
+            bytes.map(|bytes| (version, bytes))
+        });
+    let mut commits = stream::iter(reads).buffered(READ_AHEAD);
+    let mut replayed_bytes = 0;
+    while let Some((version, bytes)) = commits.try_next().await? {
+        if version != state.version.next() {
+            return Err(hole(state.version, version));
+        }
+        replayed_bytes += bytes.len() as u64;
+        let path = codec::commit_path(version);
+        codec::replay(&mut state, version, version, &codec::decode(&path, bytes)?)?;
+    }
+    Ok(Opened {
+        state,
+        checkpoint,
+        replayed_bytes,
+    })
+}
+
+/// Commits between `before` and `after` are nowhere.
+pub(super) fn hole(before: Version, after: Version) -> Error {
+    Error::new(
+        Code::StoreCorrupt,
+        format!("commit {} is missing", before.next()),
+    )
+    .with_detail(format!("The ledger goes on with commit {after}."))
+    .with_hint("Restore the file from a backup; sluicegate check names all that are missing.")
+}
+
+/// The error for a file that was cleaned up by another process.
+pub(super) fn gone(path: &str) -> Error {
+    snapshot_gone(&format!("\"{path}\""))
+}
+
+/// The same for one that is described.
+pub fn snapshot_gone(file: &str) -> Error {
+    Error::new(
+        Code::SnapshotGone,
+        format!("file {file} has been cleaned up"),
+    )
+    .with_detail("It was replaced by newer files longer than ledger_grace ago.")
+    .with_hint("Run the statement again; it reads the newest version.")
+}
+
+/// The versions of all checkpoints that are whole, ascending.
+///
+/// # Errors
+/// `SG7002 store-unavailable`.
+pub async fn versions(store: &Store) -> Result<Vec<Version>> {
+    let entries = store.list(FOLDER).await?;
+    let found = entries.iter();
+    Ok(found
+        .filter_map(|entry| manifest_version(&entry.path))
+        .collect())
 }
 
 /// The version of the newest checkpoint.
 ///
 /// # Errors
 /// `SG7002 store-unavailable`.
-pub async fn newest(_store: &Store) -> Result<Option<Version>> {
-    Ok(None)
+pub async fn newest(store: &Store) -> Result<Option<Version>> {
+    Ok(versions(store).await?.pop())
 }
 
-/// Background upkeep of a store.
-#[derive(Debug, Clone)]
-pub struct Maintenance {
-    store: Store,
-    limits: Arc<Limits>,
-    clock: Clock,
-}
-
-impl Maintenance {
-    /// Upkeep of a store that has just been opened.
-    pub fn new(store: Store, limits: Arc<Limits>, clock: Clock) -> Self {
-        Self {
-            store,
-            limits,
-            clock,
+/// The state of one checkpoint.
+///
+/// # Errors
+/// `SG7003 store-corrupt`, `SG7004 store-too-new`; `SG7005 snapshot-gone` where it was cleaned
+/// up meanwhile.
+pub async fn load(store: &Store, version: Version) -> Result<State> {
+    let path = manifest_path(version);
+    let manifest = Manifest::parse(&path, &read(store, &path).await?)?;
+    let loaded = parts::load(store, &manifest).await;
+    match loaded {
+        // Manifests go first when a checkpoint is cleaned up: a file that lacks while the
+        // manifest is there is a loss.
+        Err(error) if error.code() == Code::SnapshotGone && store.size(&path).await?.is_some() => {
+            Err(codec::damaged(&path, format!("{error}")))
         }
+        other => other,
     }
+}
 
-    /// Notes a commit and its size in bytes.
-    pub fn committed(&self, _version: Version, _bytes: u64) {}
+/// The paths of all runs that a checkpoint names.
+///
+/// # Errors
+/// Those of [`load`].
+pub(super) async fn run_paths(store: &Store, version: Version) -> Result<BTreeSet<String>> {
+    let path = manifest_path(version);
+    let manifest = Manifest::parse(&path, &read(store, &path).await?)?;
+    parts::run_paths(store, &manifest).await
+}
 
-    /// Whether so much time has passed that ledger files may be gone which were not read yet.
-    pub fn may_be_cut_off(&self) -> bool {
-        false
+/// What a checkpoint consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Its version.
+    pub version: Version,
+    /// Its files, the manifest among them.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Writes a checkpoint, unless there is one of this version.
+///
+/// # Errors
+/// `SG7002 store-unavailable`.
+///
+/// # Guarantees
+/// Whole or not there. Takes a second or so per ten million sources, and holds no lock.
+pub async fn write(store: &Store, state: &State, at: Timestamp) -> Result<Written> {
+    let path = manifest_path(state.version);
+    if let Some(bytes) = store.get(&path).await? {
+        return Ok(Manifest::parse(&path, &bytes)?.written(bytes.len()));
     }
+    let frozen = Frozen::new(state);
+    let files = parts::write(store, &frozen).await?;
+    let manifest = Manifest::new(at, frozen.catalog(), files);
+    let bytes = manifest.encode()?;
+    let size = bytes.len();
+    if store.put_new(&path, bytes).await? == PutNew::Created {
+        return Ok(manifest.written(size));
+    }
+    for file in manifest.files() {
+        store.delete(&file.path).await?;
+    }
+    let bytes = read(store, &path).await?;
+    Ok(Manifest::parse(&path, &bytes)?.written(bytes.len()))
 }

@@ -1,5 +1,11 @@
 //! Commits as Parquet files, and their replay.
+//!
+//! Parquet has no checksum that its Rust writer fills in, so a flipped bit could read as another
+//! event. A file of events therefore holds in its footer the hash of all its bytes, taken while
+//! zeros stood in the place of the hash; whoever decodes it compares.
 
+use std::hash::Hasher;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -11,6 +17,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use twox_hash::XxHash64;
 
 use crate::error::{Code, Error, Result};
 use crate::id::Version;
@@ -23,6 +30,14 @@ use crate::model::state::State;
 pub const FORMAT: u32 = 1;
 
 const FORMAT_KEY: &str = "sluicegate.format";
+
+const HASH_KEY: &str = "sluicegate.hash";
+
+/// What stands before the 16 hexadecimal digits of the hash, and tells the place in the file.
+/// Only texts of the footer that are no texts of users come behind it.
+const HASH_HEAD: &str = "xxh64:";
+
+const NO_HASH: &str = "0000000000000000";
 
 /// Rows of a commit from which compression pays for its time: below, a file is one disk block.
 const COMPRESS_ROWS: usize = 512;
@@ -67,10 +82,10 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
         .set_compression(compression)
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_key_value_metadata(Some(vec![KeyValue::new(
-            FORMAT_KEY.to_owned(),
-            FORMAT.to_string(),
-        )]))
+        .set_key_value_metadata(Some(vec![
+            KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_string()),
+            KeyValue::new(HASH_KEY.to_owned(), format!("{HASH_HEAD}{NO_HASH}")),
+        ]))
         .set_dictionary_enabled(true)
         .build();
     let schema = match batches.first() {
@@ -80,15 +95,32 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
             .map_err(|error| bug(error.into()))?,
         None => Schema::empty(),
     };
-    let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, Arc::new(schema), Some(properties))
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::new(schema), Some(properties))
         .map_err(|error| bug(error.into()))?;
     for batch in batches {
         let batch = batch.project(&used).map_err(|error| bug(error.into()))?;
         writer.write(&batch).map_err(|error| bug(error.into()))?;
     }
-    writer.close().map_err(|error| bug(error.into()))?;
+    let mut bytes = writer.into_inner().map_err(|error| bug(error.into()))?;
+    let hash = format!("{:016x}", content_hash(&bytes));
+    let place = hash_place(&bytes).and_then(|place| bytes.get_mut(place));
+    let place = place.ok_or_else(|| Error::bug("a file of events has no place for its hash"))?;
+    place.copy_from_slice(hash.as_bytes());
     Ok(bytes.into())
+}
+
+/// Where the digits of the hash are in a file of events.
+fn hash_place(bytes: &[u8]) -> Option<Range<usize>> {
+    let mut windows = bytes.windows(HASH_HEAD.len());
+    let head = windows.rposition(|window| window == HASH_HEAD.as_bytes())?;
+    let first = head + HASH_HEAD.len();
+    let place = first..first + NO_HASH.len();
+    (place.end <= bytes.len()).then_some(place)
+}
+
+/// The hash by which files of the store are recognised as undamaged: XXH64 with seed 0.
+pub fn content_hash(bytes: &[u8]) -> u64 {
+    XxHash64::oneshot(0, bytes)
 }
 
 /// The events in the bytes of a Parquet file.
@@ -96,10 +128,12 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
 /// # Errors
 /// `SG7003 store-corrupt`, `SG7004 store-too-new`.
 pub fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>> {
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| damaged(path, error))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())
+        .map_err(|error| damaged(path, error))?;
     let metadata = builder.metadata().file_metadata().key_value_metadata();
-    check_format(path, metadata.map(Vec::as_slice).unwrap_or_default())?;
+    let metadata = metadata.map(Vec::as_slice).unwrap_or_default();
+    check_format(path, metadata)?;
+    check_hash(path, &bytes)?;
     let reader = builder
         .with_batch_size(GROUP_ROWS)
         .build()
@@ -125,6 +159,29 @@ fn check_format(path: &str, metadata: &[KeyValue]) -> Result<()> {
     }
 }
 
+/// Whether a file of events has the bytes that were written.
+///
+/// # Errors
+/// `SG7003 store-corrupt`.
+pub fn check_hash(path: &str, bytes: &[u8]) -> Result<()> {
+    let parts = hash_place(bytes).and_then(|place| {
+        let before = bytes.get(..place.start)?;
+        Some((before, bytes.get(place.clone())?, bytes.get(place.end..)?))
+    });
+    let whole = parts.is_some_and(|(before, digits, after)| {
+        let mut hasher = XxHash64::with_seed(0);
+        hasher.write(before);
+        hasher.write(NO_HASH.as_bytes());
+        hasher.write(after);
+        digits == format!("{:016x}", hasher.finish()).as_bytes()
+    });
+    if whole {
+        Ok(())
+    } else {
+        Err(damaged(path, "its bytes are not those that were written"))
+    }
+}
+
 /// The error for a file of a later format.
 pub fn too_new(path: &str, format: u32) -> Error {
     Error::new(
@@ -144,47 +201,62 @@ pub fn damaged(path: &str, error: impl Into<Box<dyn std::error::Error + Send + S
         .with_source(error)
 }
 
-/// Folds a commit of somebody else into a state, checking every rule.
+/// Folds the commits `first..=last` of somebody else into a state, checking every rule.
 ///
 /// # Errors
 /// `SG7003 store-corrupt`, naming version and row.
-pub fn replay(state: &mut State, version: Version, batches: &[RecordBatch]) -> Result<()> {
-    let mut ordinal = 0;
+pub fn replay(
+    state: &mut State,
+    first: Version,
+    last: Version,
+    batches: &[RecordBatch],
+) -> Result<()> {
+    let mut next = (first, 0);
     for batch in batches {
-        let broken = |row: u64, what: String| {
-            Error::new(
-                Code::StoreCorrupt,
-                format!("commit {version} breaks a rule in row {row}"),
-            )
-            .with_detail(format!("{what}."))
-            .with_hint("Do not write to this store; run sluicegate check.")
-        };
-        let reader =
-            EventsReader::try_new(batch).map_err(|error| broken(ordinal, error.to_string()))?;
+        let reader = EventsReader::try_new(batch)
+            .map_err(|error| broken(next.0, next.1, error.to_string()))?;
         for row in 0..reader.len() {
-            let fail = |what: String| broken(ordinal, what);
+            let fail = |what: String| broken(next.0, next.1, what);
             let place = reader.place(row).map_err(|error| fail(error.to_string()))?;
-            if place != (version, ordinal) {
+            let begins_next = next.1 > 0 && place == (next.0.next(), 0) && next.0 < last;
+            if place != next && !begins_next {
                 return Err(fail(format!(
                     "the row says commit {}, row {}",
                     place.0, place.1
                 )));
             }
+            let fail = |what: String| broken(place.0, place.1, what);
             let origin = reader
                 .origin(row)
                 .map_err(|error| fail(error.to_string()))?;
             let event = reader
                 .event(row, state)
                 .map_err(|error| fail(error.to_string()))?;
-            apply(state, version, origin, &event).map_err(|error| fail(error.to_string()))?;
-            ordinal += 1;
+            apply(state, place.0, origin, &event).map_err(|error| fail(error.to_string()))?;
+            next = (place.0, place.1 + 1);
         }
     }
-    if ordinal == 0 {
+    if next.1 == 0 {
         return Err(Error::new(
             Code::StoreCorrupt,
-            format!("commit {version} is empty"),
+            format!("commit {first} is empty"),
+        ));
+    }
+    if next.0 != last {
+        return Err(broken(
+            next.0,
+            next.1,
+            format!("commit {last} does not follow"),
         ));
     }
     Ok(())
+}
+
+fn broken(version: Version, row: u64, what: String) -> Error {
+    Error::new(
+        Code::StoreCorrupt,
+        format!("commit {version} breaks a rule in row {row}"),
+    )
+    .with_detail(format!("{what}."))
+    .with_hint("Do not write to this store; run sluicegate check.")
 }

@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::id::Version;
-use crate::ledger::checkpoint::{self, Maintenance};
+use crate::ledger::checkpoint;
 use crate::ledger::codec;
 use crate::ledger::store::{PutNew, Store};
+use crate::ledger::upkeep::Maintenance;
 use crate::model::draft::{Author, Draft, Drafted};
 use crate::model::state::State;
 use crate::time::Clock;
@@ -49,6 +50,10 @@ pub(super) struct Committer {
 /// The longest pause before a lost race is run again, in milliseconds. Chosen: some commits long.
 const RACE_PAUSE_MS: u64 = 10;
 
+/// How often an answer is thrown away because this process slept over it. Bounded for the sake
+/// of a grace that is shorter than a request.
+const SLEEPS_MAX: u32 = 3;
+
 impl Committer {
     /// Works until the last handle of the ledger is dropped.
     pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
@@ -84,23 +89,39 @@ impl Committer {
     /// Reads the commits of others until there is no newer one.
     fn catch_up(&mut self) -> Result<()> {
         let before = self.state.version;
+        let mut slept = 0;
         let caught_up = loop {
+            // Before the question, too: in the place of a commit that was cleaned up there may
+            // be the file of a process that came too late and crashed.
+            if let Err(error) = self.reopen_if_cut_off() {
+                break Err(error);
+            }
             let version = self.state.version.next();
             let path = codec::commit_path(version);
-            match self.runtime.block_on(self.store.get(&path)) {
+            // Taken before the question: the answer may be old when it is read.
+            let asked_at = self.clock.now();
+            let got = self.runtime.block_on(self.store.get(&path));
+            if self.maintenance.may_be_cut_off() && slept < SLEEPS_MAX {
+                slept += 1;
+                continue;
+            }
+            match got {
                 Ok(Some(bytes)) => {
                     let size = bytes.len() as u64;
                     // A copy, so that a broken commit leaves the state as it was.
                     let mut state = self.state.clone();
                     let replayed = codec::decode(&path, bytes)
-                        .and_then(|batches| codec::replay(&mut state, version, &batches));
+                        .and_then(|batches| codec::replay(&mut state, version, version, &batches));
                     if let Err(error) = replayed {
                         break Err(error);
                     }
                     self.state = state;
-                    self.maintenance.committed(version, size);
+                    self.maintenance.committed(&self.state, size, asked_at);
                 }
-                Ok(None) => break self.reopen_if_cut_off(version),
+                Ok(None) => {
+                    self.maintenance.current(asked_at);
+                    break Ok(());
+                }
                 Err(error) => break Err(error),
             }
         };
@@ -111,15 +132,33 @@ impl Committer {
     }
 
     /// A reader that slept long may find its next commit cleaned up: then a checkpoint is newer.
-    fn reopen_if_cut_off(&mut self, next: Version) -> Result<()> {
+    fn reopen_if_cut_off(&mut self) -> Result<()> {
         if !self.maintenance.may_be_cut_off() {
             return Ok(());
         }
-        let newest = self.runtime.block_on(checkpoint::newest(&self.store))?;
-        if newest.is_some_and(|newest| newest >= next) {
-            self.state = self.runtime.block_on(checkpoint::open(&self.store))?;
+        let asked_at = self.clock.now();
+        if self.is_in_a_checkpoint(self.state.version.next())? {
+            self.state = self.runtime.block_on(checkpoint::open(&self.store))?.state;
         }
+        self.maintenance.current(asked_at);
         Ok(())
+    }
+
+    fn is_in_a_checkpoint(&self, version: Version) -> Result<bool> {
+        let newest = self.runtime.block_on(checkpoint::newest(&self.store))?;
+        Ok(newest.is_some_and(|newest| newest >= version))
+    }
+
+    /// Whether a commit that was put is not one, because it is in the place of another that was
+    /// written, compacted and deleted while this process slept. Nobody reads such a file, and
+    /// the next clean-up takes it where it cannot be taken back here.
+    fn came_too_late(&mut self, version: Version) -> Result<bool> {
+        if !self.maintenance.may_be_cut_off() || !self.is_in_a_checkpoint(version)? {
+            return Ok(false);
+        }
+        self.runtime
+            .block_on(self.store.delete(&codec::commit_path(version)))?;
+        Ok(true)
     }
 
     fn publish(&self) {
@@ -142,6 +181,7 @@ impl Committer {
                 // Nothing happened: the answer is true at the version that was read.
                 return answer(proposals, || Ok(self.state.version));
             };
+            let asked_at = self.clock.now();
             let put = codec::encode(&batches).and_then(|bytes| {
                 let size = bytes.len() as u64;
                 let path = codec::commit_path(version);
@@ -149,12 +189,20 @@ impl Committer {
                 Ok((put, size))
             });
             match put {
-                Ok((PutNew::Created, size)) => {
-                    self.state = state;
-                    self.publish();
-                    self.maintenance.committed(version, size);
-                    return answer(proposals, || Ok(version));
-                }
+                Ok((PutNew::Created, size)) => match self.came_too_late(version) {
+                    Ok(false) => {
+                        self.state = state;
+                        self.publish();
+                        self.maintenance.committed(&self.state, size, asked_at);
+                        return answer(proposals, || Ok(version));
+                    }
+                    Ok(true) => {
+                        if let Err(error) = self.catch_up() {
+                            return answer(proposals, || Err(copy_of(&error)));
+                        }
+                    }
+                    Err(error) => return answer(proposals, || Err(copy_of(&error))),
+                },
                 Ok((PutNew::AlreadyExists, _)) if races >= self.limits.commit_retries_max => {
                     return answer(proposals, || Err(contended(races)));
                 }
@@ -172,7 +220,6 @@ impl Committer {
     }
 
     /// Decides proposals in order on one state. One that fails is answered and leaves no trace.
-    #[expect(clippy::type_complexity, reason = "a pair of results of one step")]
     fn decide(
         &self,
         proposals: Vec<Proposal>,

@@ -7,6 +7,7 @@
 #[cfg(test)]
 pub(crate) mod fault;
 mod place;
+mod scanned;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -32,6 +33,9 @@ use crate::error::{Code, Error, Result};
 use crate::ledger::local::{self, KnownFolders, Staging};
 use crate::time::Timestamp;
 
+use scanned::Scanned;
+
+pub use scanned::tells_of_a_gone_file;
 pub use writer::DataWriter;
 
 /// How long a bucket has to answer when it is opened. Chosen: a user waits for it, and the client
@@ -158,6 +162,12 @@ impl Store {
     /// The files for reading. Its paths are the paths inside the store, without a base prefix.
     pub fn object_store(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.inner.objects)
+    }
+
+    /// The same for scans of a snapshot: a file that is not there has been cleaned up, and reading
+    /// it fails with SG7005 snapshot-gone.
+    pub fn scanned(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(Scanned(self.object_store()))
     }
 
     /// Puts a whole file unless its name is taken.

@@ -73,6 +73,30 @@ impl<T: Clone> Chunked<T> {
         }
     }
 
+    /// A sequence of whole leaves; `None` where one before the last is not full.
+    pub fn from_leaves(leaves: impl IntoIterator<Item = Vec<T>>) -> Option<Self> {
+        let mut root: Vec<Branch<T>> = Vec::new();
+        let mut branch: Vec<Leaf<T>> = Vec::with_capacity(LEAF_ITEMS);
+        let mut len: usize = 0;
+        for leaf in leaves.into_iter().filter(|leaf| !leaf.is_empty()) {
+            if !len.is_multiple_of(LEAF_ITEMS) || leaf.len() > LEAF_ITEMS {
+                return None;
+            }
+            if branch.len() == LEAF_ITEMS {
+                root.push(Arc::new(std::mem::take(&mut branch)));
+            }
+            len += leaf.len();
+            branch.push(Arc::new(leaf));
+        }
+        if !branch.is_empty() {
+            root.push(Arc::new(branch));
+        }
+        Some(Self {
+            root: Arc::new(root),
+            len,
+        })
+    }
+
     /// All items in order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.leaves().flat_map(|leaf| leaf.iter())
@@ -84,6 +108,12 @@ impl<T: Clone> Chunked<T> {
             .iter()
             .flat_map(|branch| branch.iter())
             .map(|leaf| leaf.as_slice())
+    }
+}
+
+impl<T: Clone + PartialEq> PartialEq for Chunked<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.leaves().eq(other.leaves())
     }
 }
 
@@ -117,5 +147,18 @@ mod tests {
         );
         assert_eq!(numbers.get(200_001), None);
         assert!(before.iter().copied().eq(0..200_000));
+    }
+
+    #[test]
+    fn leaves_make_the_same_sequence_as_pushes() {
+        for len in [0, 1, 255, 256, 257, 65_536, 65_537, 200_000] {
+            let pushed: Chunked<u64> = (0..len).collect();
+            let leaves = pushed.leaves().map(<[u64]>::to_vec);
+            let mut built = Chunked::from_leaves(leaves).unwrap();
+            assert_eq!(built, pushed);
+            built.push(7);
+            assert_eq!(built.get(usize::try_from(len).unwrap()), Some(&7));
+        }
+        assert_eq!(Chunked::from_leaves([vec![1], vec![2]]), None);
     }
 }

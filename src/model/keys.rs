@@ -3,13 +3,18 @@
 //! A key gets its slot at its first insertion and keeps it for ever, so both directions only
 //! grow. Keys are kept whole, not as hashes: a collision must never take one source for another.
 //! The index from key to slot is a list of immutable segments whose sizes fall by at least half,
-//! so a snapshot is cheap to clone and an insertion costs amortised constant time. It is built on
-//! first use: opening a large store does not pay for it.
+//! so a snapshot is cheap to clone and an insertion costs amortised constant time.
+//!
+//! The keys that a checkpoint brought have a segment of their own, the base. It is built on first
+//! use, once for all snapshots that share it: opening a large store does not pay for it, and
+//! [`Keys::warm`] can build it beside the first statements.
 
 use std::fmt;
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use arrow::array::{Array, ArrayRef, Int64Array, StringArray};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
@@ -60,7 +65,7 @@ impl KeyType {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 enum KeyChunk {
     Text { ends: Vec<u32>, bytes: String },
     Int(Vec<i64>),
@@ -90,13 +95,78 @@ struct Segment {
     end: u32,
 }
 
+/// The keys that were there when the table was opened: the slots `0..len`.
+#[derive(Debug, Default)]
+struct Base {
+    len: u32,
+    segment: OnceLock<Segment>,
+}
+
 /// All keys of a table, with their index.
 #[derive(Debug, Clone)]
 pub struct Keys {
     key_type: KeyType,
     chunks: Arc<Vec<Arc<KeyChunk>>>,
     len: u32,
+    base: Arc<Base>,
+    /// The slots from `base.len` on.
     index: OnceLock<Arc<Vec<Arc<Segment>>>>,
+}
+
+impl PartialEq for Keys {
+    fn eq(&self, other: &Self) -> bool {
+        self.key_type == other.key_type && self.chunks == other.chunks
+    }
+}
+
+/// Whole chunks of keys, as a checkpoint holds them. Parts of a table's keys that were decoded
+/// side by side are joined with [`Keys::from_parts`].
+#[derive(Debug)]
+pub struct KeyPart {
+    chunks: Vec<Arc<KeyChunk>>,
+    len: usize,
+}
+
+impl KeyPart {
+    /// TEXT keys in slot order.
+    pub fn of_texts(keys: &StringArray) -> Self {
+        let chunks = (0..keys.len()).step_by(CHUNK_ITEMS).map(|first| {
+            let keys = keys.slice(first, CHUNK_ITEMS.min(keys.len() - first));
+            let mut ends = Vec::with_capacity(keys.len());
+            let mut bytes = String::with_capacity(text_bytes(&keys));
+            for key in &keys {
+                bytes.push_str(key.unwrap_or_default());
+                ends.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+            }
+            Arc::new(KeyChunk::Text { ends, bytes })
+        });
+        Self {
+            chunks: chunks.collect(),
+            len: keys.len(),
+        }
+    }
+
+    /// BIGINT keys in slot order.
+    pub fn of_ints(keys: &Int64Array) -> Self {
+        let chunks = keys.values().chunks(CHUNK_ITEMS);
+        Self {
+            chunks: chunks
+                .map(|chunk| Arc::new(KeyChunk::Int(chunk.to_vec())))
+                .collect(),
+            len: keys.len(),
+        }
+    }
+}
+
+fn text_bytes(keys: &StringArray) -> usize {
+    let offsets = keys.value_offsets();
+    let bytes = offsets
+        .last()
+        .zip(offsets.first())
+        .map(|(last, first)| last - first);
+    bytes
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .unwrap_or(0)
 }
 
 impl Keys {
@@ -106,8 +176,65 @@ impl Keys {
             key_type,
             chunks: Arc::new(Vec::new()),
             len: 0,
+            base: Arc::default(),
             index: OnceLock::new(),
         }
+    }
+
+    /// The keys of consecutive parts, all of which but the last must hold whole chunks; `None`
+    /// where they do not, or are of another type.
+    pub fn from_parts(key_type: KeyType, parts: impl IntoIterator<Item = KeyPart>) -> Option<Self> {
+        let mut chunks = Vec::new();
+        let mut len = 0;
+        for part in parts {
+            let of_type = part.chunks.iter().all(|chunk| match (&**chunk, key_type) {
+                (KeyChunk::Text { .. }, KeyType::Text) | (KeyChunk::Int(_), KeyType::Int) => true,
+                (KeyChunk::Text { .. }, KeyType::Int) | (KeyChunk::Int(_), KeyType::Text) => false,
+            });
+            if len % CHUNK_ITEMS != 0 || !of_type {
+                return None;
+            }
+            len += part.len;
+            chunks.extend(part.chunks);
+        }
+        let len = u32::try_from(len).ok().filter(|len| *len < u32::MAX)?;
+        Some(Self {
+            key_type,
+            chunks: Arc::new(chunks),
+            len,
+            base: Arc::new(Base {
+                len,
+                segment: OnceLock::new(),
+            }),
+            index: OnceLock::from(Arc::new(Vec::new())),
+        })
+    }
+
+    /// The keys in `slots` in order, as an array of the table's type.
+    pub fn array(&self, slots: Range<u32>) -> ArrayRef {
+        let keys = slots.map(|slot| self.get(Slot(slot)));
+        match self.key_type {
+            KeyType::Text => {
+                let texts = keys.map(|key| match key {
+                    Some(Key::Text(text)) => text,
+                    Some(Key::Int(_)) | None => "",
+                });
+                Arc::new(StringArray::from_iter_values(texts))
+            }
+            KeyType::Int => {
+                let numbers = keys.map(|key| match key {
+                    Some(Key::Int(number)) => number,
+                    Some(Key::Text(_)) | None => 0,
+                });
+                Arc::new(Int64Array::from_iter_values(numbers))
+            }
+        }
+    }
+
+    /// Builds what is missing of the index, so that no statement has to wait for it.
+    pub fn warm(&self) {
+        self.base_segment();
+        self.index();
     }
 
     /// TEXT or BIGINT.
@@ -134,12 +261,22 @@ impl Keys {
     /// The slot of a key. Builds the index where it is not there yet.
     pub fn find(&self, key: Key<'_>) -> Option<Slot> {
         let hash = hash(key);
-        self.index().iter().find_map(|segment| {
-            segment
-                .slots
-                .find(hash, |&slot| self.get(Slot(slot)) == Some(key))
-                .map(|&slot| Slot(slot))
-        })
+        let newer = self.index().iter().map(Arc::as_ref);
+        // The base last: most look-ups of a store that grows are of what came last.
+        newer
+            .chain(std::iter::once_with(|| self.base_segment()))
+            .find_map(|segment| {
+                segment
+                    .slots
+                    .find(hash, |&slot| self.get(Slot(slot)) == Some(key))
+                    .map(|&slot| Slot(slot))
+            })
+    }
+
+    fn base_segment(&self) -> &Segment {
+        self.base
+            .segment
+            .get_or_init(|| self.segment(0, self.base.len))
     }
 
     /// Appends a key, which must not be there yet and must be of the table's type; returns its
@@ -149,7 +286,7 @@ impl Keys {
         // The last number stays free: runs mark rows without a source with it.
         let next = slot.checked_add(1).filter(|next| *next < u32::MAX)?;
         let chunks = Arc::make_mut(&mut self.chunks);
-        if slot as usize % CHUNK_ITEMS == 0 {
+        if (slot as usize).is_multiple_of(CHUNK_ITEMS) {
             chunks.push(Arc::new(match self.key_type {
                 KeyType::Text => KeyChunk::Text {
                     ends: Vec::new(),
@@ -173,7 +310,7 @@ impl Keys {
 
     fn index(&self) -> &Arc<Vec<Arc<Segment>>> {
         self.index
-            .get_or_init(|| Arc::new(vec![Arc::new(self.segment(0, self.len))]))
+            .get_or_init(|| Arc::new(vec![Arc::new(self.segment(self.base.len, self.len))]))
     }
 
     fn segment(&self, first: u32, end: u32) -> Segment {
@@ -275,5 +412,36 @@ mod tests {
         assert_eq!(keys.push(Key::Int(-3)), Some(Slot(0)));
         assert_eq!(keys.push(Key::Text("-3")), None);
         assert_eq!(keys.find(Key::Int(-3)), Some(Slot(0)));
+    }
+
+    #[test]
+    fn keys_from_parts_grow_like_any_others() {
+        let number = |keys: &Keys, slot: u32| keys.get(Slot(slot)).unwrap().to_string();
+        let mut pushed = Keys::new(KeyType::Text);
+        for number in 0..5_000 {
+            pushed.push(Key::Text(&format!("n-{number}")));
+        }
+        let parts = [0..2_048, 2_048..5_000].map(|slots| {
+            let keys = pushed.array(slots);
+            KeyPart::of_texts(keys.as_any().downcast_ref().unwrap())
+        });
+        let mut keys = Keys::from_parts(KeyType::Text, parts).unwrap();
+        assert_eq!(keys, pushed);
+        let shared = keys.clone();
+        assert_eq!(keys.push(Key::Text("new")), Some(Slot(5_000)));
+        assert_eq!(keys.find(Key::Text("new")), Some(Slot(5_000)));
+        for slot in [0, 2_047, 2_048, 4_999] {
+            assert_eq!(keys.find(Key::Text(&number(&keys, slot))), Some(Slot(slot)));
+        }
+        assert!(
+            shared.base.segment.get().is_some(),
+            "the base is built once for all clones"
+        );
+        assert_eq!(shared.find(Key::Text("new")), None);
+        let uneven = [0..10, 10..20].map(|slots| {
+            let keys = pushed.array(slots);
+            KeyPart::of_texts(keys.as_any().downcast_ref().unwrap())
+        });
+        assert!(Keys::from_parts(KeyType::Text, uneven).is_none());
     }
 }

@@ -55,7 +55,7 @@ pub struct Lock {
 }
 
 /// All explicit locks.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LockTable {
     by_resource: OrdMap<Arc<str>, Vec<Lock>>,
     by_expiry: OrdSet<(Timestamp, Token, Arc<str>)>,

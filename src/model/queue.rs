@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use imbl::OrdMap;
 
 use crate::id::JobId;
+use crate::model::transform::Permission;
 use crate::time::Timestamp;
 
 /// The place of a job in the order: higher priority first, then earlier, then older.
@@ -101,10 +102,76 @@ impl Queue {
             .flat_map(|(place, end)| (place.first.0..end.0).map(JobId))
     }
 
+    /// The ranges in order. Neighbours may touch, which depends on how the queue came about.
+    pub fn ranges(&self) -> impl Iterator<Item = QueueRange> {
+        self.ranges.iter().map(|(place, end)| QueueRange {
+            priority: place.priority.0,
+            run_at: place.run_at,
+            first: place.first,
+            end: *end,
+        })
+    }
+
+    /// Puts a range in; says whether it is one that no other overlaps.
+    pub fn insert_range(&mut self, range: QueueRange) -> Permission {
+        let place = Place {
+            priority: Reverse(range.priority),
+            run_at: range.run_at,
+            first: range.first,
+        };
+        let same = |other: &Place| other.priority == place.priority && other.run_at == place.run_at;
+        let before = self.ranges.range(..=place).next_back();
+        let after = self.ranges.range(place..).next();
+        let apart = before.is_none_or(|(other, end)| !same(other) || *end <= range.first)
+            && after.is_none_or(|(other, _)| !same(other) || other.first >= range.end);
+        if !apart || range.first >= range.end {
+            return Permission::Denied;
+        }
+        self.len += range.end.0 - range.first.0;
+        self.ranges.insert(place, range.end);
+        Permission::Allowed
+    }
+
+    /// The ranges in order, none of which can be joined with the next.
+    fn joined(&self) -> impl Iterator<Item = QueueRange> {
+        let mut ranges = self.ranges().peekable();
+        std::iter::from_fn(move || {
+            let mut range = ranges.next()?;
+            while let Some(next) = ranges.next_if(|next| {
+                next.priority == range.priority
+                    && next.run_at == range.run_at
+                    && next.first == range.end
+            }) {
+                range.end = next.end;
+            }
+            Some(range)
+        })
+    }
+
     /// The earliest moment at which a waiting job may run.
     pub fn next_run_at(&self) -> Option<Timestamp> {
         self.ranges.keys().map(|place| place.run_at).min()
     }
+}
+
+impl PartialEq for Queue {
+    /// Whether the same jobs stand in the same order.
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.joined().eq(other.joined())
+    }
+}
+
+/// Jobs of one priority and time whose ids follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueRange {
+    /// Their priority.
+    pub priority: i16,
+    /// The moment from which they may run.
+    pub run_at: Timestamp,
+    /// The first.
+    pub first: JobId,
+    /// The one after the last.
+    pub end: JobId,
 }
 
 /// Whether something was there.
@@ -156,5 +223,26 @@ mod tests {
         assert_eq!((ids(&queue), queue.len()), (vec![1, 2, 4, 5], 4));
         queue.insert(0, NOW, JobId(3));
         assert_eq!(ids(&queue), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn ranges_make_the_same_queue_again() {
+        let mut queue = Queue::default();
+        for id in [1, 2, 5, 4, 3, 9] {
+            queue.insert(0, NOW, JobId(id));
+        }
+        queue.insert(1, Timestamp(7), JobId(8));
+        let mut again = Queue::default();
+        for range in queue.ranges() {
+            assert_eq!(again.insert_range(range), Permission::Allowed);
+            assert_eq!(again.insert_range(range), Permission::Denied);
+        }
+        assert_eq!(again, queue);
+        let mut in_order = Queue::default();
+        (1..=5).for_each(|id| in_order.insert(0, NOW, JobId(id)));
+        in_order.insert(0, NOW, JobId(9));
+        assert_ne!(in_order, queue);
+        in_order.insert(1, Timestamp(7), JobId(8));
+        assert_eq!(in_order, queue);
     }
 }

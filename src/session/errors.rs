@@ -11,6 +11,8 @@ use datafusion::error::DataFusionError;
 use datafusion::object_store::Error::NotFound;
 
 use crate::error::{Code, Error, Position};
+use crate::ledger::checkpoint::snapshot_gone;
+use crate::ledger::store::tells_of_a_gone_file;
 use crate::session::parser::syntax_error;
 
 impl From<Error> for DataFusionError {
@@ -65,7 +67,11 @@ fn own(error: DataFusionError) -> Result<Error, DataFusionError> {
                 None => Err(DataFusionError::Collection(inner)),
             }
         }
-        other => Err(other),
+        // Parquet's and the object store's own wrappings.
+        other => match borrowed(&other) {
+            Some(ours) => Ok(copy(ours)),
+            None => Err(other),
+        },
     }
 }
 
@@ -109,6 +115,10 @@ fn translate(error: DataFusionError) -> Error {
         DataFusionError::Configuration(message) => plan_error(message),
         DataFusionError::NotImplemented(message) => Error::new(Code::Unsupported, tidy(message))
             .with_hint("DataFusion cannot run this; write the query in another way."),
+        // DataFusion's reader of footers keeps only the text of an error.
+        DataFusionError::ParquetError(inner) if tells_of_a_gone_file(&inner.to_string()) => {
+            snapshot_gone("of the query")
+        }
         DataFusionError::ObjectStore(inner) if matches!(**inner, NotFound { .. }) => {
             Error::new(Code::FileUnreadable, "a file of the query does not exist")
                 .with_detail(inner.to_string())

@@ -146,7 +146,7 @@ pub struct SourceScan {
 /// None that a user can cause: the store's registry URL is not of DataFusion's form.
 pub fn register_store(runtime: &RuntimeEnv, store: &Store) -> Result<ObjectStoreUrl> {
     let url = ObjectStoreUrl::parse(store.registry_url())?;
-    runtime.register_object_store(store.registry_url(), store.object_store());
+    runtime.register_object_store(store.registry_url(), store.scanned());
     Ok(url)
 }
 
