@@ -3,4 +3,5 @@
 pub mod carrier;
 pub mod effect;
 pub mod files;
+mod json;
 pub mod pure;

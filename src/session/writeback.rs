@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::compute::{cast, interleave};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::interleave;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::execution::SessionState;
 use serde_json::{Map, Value};

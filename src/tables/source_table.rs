@@ -1,6 +1,6 @@
 //! A source table for SQL: its Parquet runs and its system columns.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 

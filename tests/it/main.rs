@@ -1,0 +1,6 @@
+//! Integration tests: everything here goes through the public surface of the crate.
+//!
+//! One binary, so that the crate is linked once.
+
+mod architecture;
+mod slt;
