@@ -233,7 +233,12 @@ pub async fn external_table(
     tree: SyntaxTree,
     roots: &Roots,
 ) -> Result<Arc<dyn TableProvider>> {
-    let plan = session.statement_to_plan(tree).await?;
+    // DataFusion looks up every name in the statement, that of the table itself too, which would
+    // come back here without end. The statement refers to no other table.
+    let nameless = SessionStateBuilder::new_from_existing(session.clone())
+        .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
+        .build();
+    let plan = nameless.statement_to_plan(tree).await?;
     let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut command)) = plan else {
         return Err(Error::bug(
             "CREATE EXTERNAL TABLE planned to something else",
