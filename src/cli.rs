@@ -167,7 +167,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
     match task {
         None => run_sql(store, sql).await,
         Some(Task::Explain { code }) => explain(code.as_deref()),
-        Some(Task::Reference) => tasks::reference().map(|()| ExitCode::SUCCESS),
+        Some(Task::Reference) => tasks::reference().await.map(|()| ExitCode::SUCCESS),
         Some(Task::Work(args)) => tasks::work(&open(&store).await?, &actor(&store), args).await,
         Some(Task::Check) => tasks::check(&open(&store).await?).await,
         Some(Task::Demo(args)) => tasks::demo(&open(&store).await?, &actor(&store), args).await,

@@ -14,6 +14,7 @@ mod errors;
 pub mod gate;
 pub mod names;
 pub mod parser;
+pub mod reference;
 pub mod script;
 pub mod sink;
 pub mod source_rows;

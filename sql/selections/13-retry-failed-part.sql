@@ -4,5 +4,5 @@
 PREVIEW
 SELECT job_id AS failed_job_id, source_id, retry_job(job_id, batch => 'again')
   FROM jobs
- WHERE batch_id = 3 AND state = 'discarded'
+ WHERE batch_id = 2 AND state = 'discarded'
  ORDER BY failed_job_id;

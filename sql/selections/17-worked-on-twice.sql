@@ -9,8 +9,8 @@ WITH held AS (
     JOIN held AS b
       ON b.resource = a.resource AND b.token > a.token
      AND (a.mode = 'exclusive' OR b.mode = 'exclusive')
-     AND b.acquired_at < coalesce(a.ended_at, TIMESTAMP '9999-12-31T00:00:00Z')
-     AND a.acquired_at < coalesce(b.ended_at, TIMESTAMP '9999-12-31T00:00:00Z')
+     AND b.acquired_at < coalesce(a.ended_at, now())
+     AND a.acquired_at < coalesce(b.ended_at, now())
 )
 SELECT (SELECT count(*) FROM held) AS times_held,
        (SELECT count(DISTINCT resource) FROM held) AS notices,

@@ -26,14 +26,15 @@ static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
          NULL where there is no such value, where it is null, or where the text is no JSON.",
         "json_text(json, path)",
     )
-    .with_argument("json", "TEXT that is JSON, such as the column params of table jobs.")
+    .with_argument(
+        "json",
+        "TEXT that is JSON, such as the column params of table jobs.",
+    )
     .with_argument(
         "path",
         "TEXT: names of members and places in arrays, from 0, with dots between them.",
     )
-    .with_sql_example(
-        "SELECT json_text('{\"suite\": {\"version\": \"2.0.0\"}}', 'suite.version')",
-    )
+    .with_sql_example("SELECT json_text('{\"suite\": {\"version\": \"2.0.0\"}}', 'suite.version')")
     .build()
 });
 
@@ -64,7 +65,11 @@ impl ScalarUDFImpl for JsonText {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let column = |at: usize| arrays.get(at).and_then(|array| array.as_string_opt::<i32>());
+        let column = |at: usize| {
+            arrays
+                .get(at)
+                .and_then(|array| array.as_string_opt::<i32>())
+        };
         let mut texts = StringBuilder::new();
         if let (Some(jsons), Some(paths)) = (column(0), column(1)) {
             for (json, path) in jsons.iter().zip(paths) {
@@ -73,7 +78,12 @@ impl ScalarUDFImpl for JsonText {
         }
         let texts: ArrayRef = Arc::new(texts.finish());
         // Of constants DataFusion wants a constant, not a column of one row.
-        if args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) && texts.len() == 1 {
+        if args
+            .args
+            .iter()
+            .all(|arg| matches!(arg, ColumnarValue::Scalar(_)))
+            && texts.len() == 1
+        {
             let value = datafusion::common::ScalarValue::try_from_array(&texts, 0)?;
             return Ok(ColumnarValue::Scalar(value));
         }

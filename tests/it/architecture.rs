@@ -54,8 +54,14 @@ const LINES_MAX: usize = 800;
 
 /// Files that are longer, each with the reason.
 const LONG_FILES: &[(&str, &str)] = &[
-    ("model/apply.rs", "one match and its arms: the fold of every event"),
-    ("model/columns.rs", "writer and reader of the same columns, checked against each other"),
+    (
+        "model/apply.rs",
+        "one match and its arms: the fold of every event",
+    ),
+    (
+        "model/columns.rs",
+        "writer and reader of the same columns, checked against each other",
+    ),
 ];
 
 /// Columns of a line.
@@ -231,7 +237,11 @@ fn lines_are_ascii_and_fit() {
                 breaks.push(format!("{}:{}: not ASCII", source.path, at + 1));
             }
             if line.chars().count() > COLUMNS_MAX {
-                breaks.push(format!("{}:{}: over {COLUMNS_MAX} columns", source.path, at + 1));
+                breaks.push(format!(
+                    "{}:{}: over {COLUMNS_MAX} columns",
+                    source.path,
+                    at + 1
+                ));
             }
         }
     }
@@ -257,9 +267,18 @@ fn files_are_short_or_excused() {
 #[test]
 fn the_checks_see_what_they_look_for() {
     assert_eq!(named_modules("use crate::model::apply;"), ["model"]);
-    assert_eq!(named_modules("use crate::{error, id::JobId};"), ["error", "id"]);
+    assert_eq!(
+        named_modules("use crate::{error, id::JobId};"),
+        ["error", "id"]
+    );
     assert!(names("use object_store::path;", "object_store"));
-    assert!(!names("use datafusion::object_store::Error;", "object_store"));
-    assert!(names("let now = std::time::SystemTime::now();", "SystemTime::now"));
+    assert!(!names(
+        "use datafusion::object_store::Error;",
+        "object_store"
+    ));
+    assert!(names(
+        "let now = std::time::SystemTime::now();",
+        "SystemTime::now"
+    ));
     assert!(!names("let my_object_store = 1;", "object_store"));
 }

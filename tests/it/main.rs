@@ -3,4 +3,6 @@
 //! One binary, so that the crate is linked once.
 
 mod architecture;
+mod reference;
+mod selections;
 mod slt;

@@ -87,7 +87,10 @@ async fn open(
 ) -> Result<Engine, Error> {
     let options = EngineOptions {
         access,
-        roots: vec![PathBuf::from(env!("CARGO_MANIFEST_DIR"))],
+        roots: vec![
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")),
+            folder.to_path_buf(),
+        ],
         ..EngineOptions::new(folder.join("store").display().to_string())
     };
     Engine::open_with(options, clock.clone(), limits.clone()).await
