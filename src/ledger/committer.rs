@@ -172,7 +172,6 @@ impl Committer {
     }
 
     /// Decides proposals in order on one state. One that fails is answered and leaves no trace.
-    #[expect(clippy::type_complexity, reason = "a pair of results of one step")]
     fn decide(
         &self,
         proposals: Vec<Proposal>,

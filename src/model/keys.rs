@@ -149,7 +149,7 @@ impl Keys {
         // The last number stays free: runs mark rows without a source with it.
         let next = slot.checked_add(1).filter(|next| *next < u32::MAX)?;
         let chunks = Arc::make_mut(&mut self.chunks);
-        if slot as usize % CHUNK_ITEMS == 0 {
+        if (slot as usize).is_multiple_of(CHUNK_ITEMS) {
             chunks.push(Arc::new(match self.key_type {
                 KeyType::Text => KeyChunk::Text {
                     ends: Vec::new(),

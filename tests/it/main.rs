@@ -3,6 +3,7 @@
 //! One binary, so that the crate is linked once.
 
 mod architecture;
+mod codes;
 mod reference;
 mod selections;
 mod slt;

@@ -373,13 +373,19 @@ async fn run(path: PathBuf) -> Result<(), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_script_gives_what_it_says() {
-    let mut failures = Vec::new();
     let scripts = scripts();
     assert!(!scripts.is_empty(), "tests/slt has no scripts");
-    for path in scripts {
-        if let Err(failure) = run(path).await {
-            failures.push(failure);
-        }
+    let runtime = tokio::runtime::Handle::current();
+    let running: Vec<_> = scripts
+        .into_iter()
+        .map(|path| {
+            let runtime = runtime.clone();
+            tokio::task::spawn_blocking(move || runtime.block_on(run(path)))
+        })
+        .collect();
+    let mut failures = Vec::new();
+    for script in running {
+        failures.extend(script.await.expect("a script does not panic").err());
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
