@@ -121,6 +121,12 @@ fn translate(error: DataFusionError) -> Error {
         }
         DataFusionError::Internal(message) => Error::bug(tidy(message)),
         DataFusionError::ExecutionJoin(inner) => Error::bug(format!("a task ended: {inner}")),
+        // VALUES is checked against the table's columns before a row of it is seen.
+        root if root.message().contains("declared as non-nullable") => {
+            Error::new(Code::InvalidKey, "a key or NOT NULL column is NULL")
+                .with_detail(tidy(&root.message()))
+                .with_hint("Give every row a key and all NOT NULL columns a value.")
+        }
         root => Error::new(Code::QueryFailed, tidy(&root.message())),
     };
     let translated = match position {

@@ -204,7 +204,7 @@ fn only_the_keepers_name_what_is_kept() {
                 let module = source.path.strip_prefix(*keeper);
                 module.is_some_and(|rest| rest.starts_with('/') || rest.starts_with(".rs"))
             };
-            if keepers.iter().any(|one| keeper(&one)) {
+            if keepers.iter().any(keeper) {
                 continue;
             }
             for (at, line) in source.shipped() {
