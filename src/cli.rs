@@ -5,11 +5,10 @@
 
 mod tasks;
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -201,7 +200,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
             ended
         }
         Some(Task::Explain { code }) => explain(code.as_deref()),
-        Some(Task::Reference) => tasks::reference().map(|()| ExitCode::SUCCESS),
+        Some(Task::Reference) => tasks::reference().await.map(|()| ExitCode::SUCCESS),
         Some(Task::Work(args)) => tasks::work(&open(&store).await?, args).await,
         Some(Task::Check) => tasks::check(store_url(&store)).await,
         Some(Task::Demo(args)) => tasks::demo(&store, args).await,
@@ -349,13 +348,7 @@ fn explain(wanted: Option<&str>) -> Result<ExitCode> {
             }
         },
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Error::new(Code::OutputFailed, "output cannot be written")
-                .with_detail(error.to_string()))
-        }
-        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
-    }
+    tasks::print(&text).map(|()| ExitCode::SUCCESS)
 }
 
 /// A code by `SG1003`, `1003` or `effect-misplaced`.

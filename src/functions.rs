@@ -3,6 +3,7 @@
 pub mod carrier;
 pub mod effect;
 pub mod files;
+mod json;
 pub mod list_files;
 mod pattern;
 pub mod pure;

@@ -1,10 +1,10 @@
 //! What is true at one version and how it changes: pure, deterministic, without clock or I/O.
 //!
 //! A [`state::State`] is an immutable snapshot that is cheap to clone. A [`draft::Draft`] decides
-//! commands one after the other against a copy of it: each decision is emitted as [`event::Event`]s,
-//! and an event is folded into the copy by [`apply`] at the very moment it is emitted. Replay
-//! folds the same events with the same function, so a commit and its replay cannot differ, and
-//! every rule of [`rules`] is checked both times.
+//! commands one after the other against a copy of it: each decision is emitted as
+//! [`event::Event`]s, and an event is folded into the copy by [`apply`] at the very moment it is
+//! emitted. Replay folds the same events with the same function, so a commit and its replay
+//! cannot differ, and every rule of [`rules`] is checked both times.
 
 pub mod apply;
 pub mod chunked;

@@ -15,6 +15,7 @@ pub mod gate;
 pub mod names;
 pub mod parser;
 pub mod progress;
+pub mod reference;
 pub mod script;
 pub mod sink;
 pub mod source_rows;
@@ -294,10 +295,9 @@ impl Session {
                             )));
                         }
                     }
-                    let found = self.core.procedures.iter();
-                    let procedure = found
-                        .filter(|one| one.signature().name == signature.name)
-                        .last()
+                    let mut known = self.core.procedures.iter();
+                    let procedure = known
+                        .rfind(|one| one.signature().name == signature.name)
                         .ok_or_else(|| Error::bug("a known procedure is not there"))?;
                     let rows = procedure.call(self, running.text.clone(), args).await?;
                     let version = self.ledger().seen().version.0;

@@ -17,7 +17,8 @@ CREATE OR REPLACE TRANSFORM normalise ON notices
   FROM STATUS 'RAW', 'INDEXED', 'NORMALISED_METADATA', 'INELIGIBLE_FOR_TRANSFORMATION',
     'ELIGIBLE_FOR_TRANSFORMATION'
   TO STATUS 'NORMALISED_METADATA'
-  WITH (group_size 500, timeout '10 minutes', max_attempts 3, concurrency 4)
+  -- What is wrong with a notice is wrong the second time too; what was wrong with its file may not.
+  WITH (group_size 100, timeout '10 minutes', max_attempts 2, backoff '1 second', concurrency 4)
 AS
 WITH checked AS (
   SELECT notice_id, content, xml_error(content) AS flaw FROM input

@@ -12,12 +12,13 @@ use tokio::sync::watch;
 
 use super::{CANCELLED, DemoArgs, StoreArgs, WorkArgs};
 use crate::demo::story::{Setting, tell};
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineOptions};
 use crate::error::{Code, Error, Result};
-use crate::repl::progress;
-use crate::worker::{End, WorkOptions};
 use crate::ledger::check;
 use crate::ledger::store::{Store, StoreOptions};
+use crate::repl::progress;
+use crate::session::reference::markdown;
+use crate::worker::{End, WorkOptions};
 
 /// Notices that the demonstrator makes up. Chosen: it takes well under a minute on two cores.
 const COUNT: usize = 500;
@@ -111,13 +112,7 @@ pub(super) async fn check(url: &str) -> Result<ExitCode> {
         report.errors,
         report.notes
     ));
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            return Err(Error::new(Code::OutputFailed, "output cannot be written")
-                .with_detail(error.to_string()));
-        }
-        Ok(()) | Err(_) => {}
-    }
+    print(&text)?;
     Ok(match report.errors {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
@@ -154,9 +149,22 @@ pub(super) async fn bench() -> Result<ExitCode> {
     Err(missing("bench"))
 }
 
-/// Prints the reference.
-pub(super) fn reference() -> Result<()> {
-    Err(missing("reference"))
+/// Prints the reference. It is about no store, so it opens an empty one.
+pub(super) async fn reference() -> Result<()> {
+    let engine = Engine::open(EngineOptions::new("memory://reference")).await?;
+    print(&markdown(&engine.session("reference")).await?)
+}
+
+/// Writes to standard output; a reader that has gone is no error.
+pub(super) fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::new(Code::OutputFailed, "output cannot be written")
+                .with_detail(error.to_string())
+                .with_source(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn missing(name: &str) -> Error {

@@ -363,8 +363,7 @@ impl Story<'_> {
 }
 
 /// The selection that the story is about.
-const SCHEDULE: &str = "SELECT notice_id, form_type_code, publication_date,\n       \
-                        schedule_job('to_rdf', notice_id, batch => 'competition notices')\n  \
+const SCHEDULE: &str = "SELECT schedule_job('to_rdf', notice_id, batch => 'since 2015')\n  \
                         FROM notices\n \
                         WHERE status = 'ELIGIBLE_FOR_TRANSFORMATION'\n   \
                         AND publication_date >= DATE '2015-01-01'\n \

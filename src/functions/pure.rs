@@ -8,7 +8,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use crate::functions::files::Roots;
 use crate::functions::list_files::{self, ListFiles};
 use crate::functions::read::{self, Reader};
-use crate::functions::{translate, xpath};
+use crate::functions::{json, translate, xpath};
 use crate::ledger::Ledger;
 
 /// Registers all pure functions of ours beside those of DataFusion.
@@ -35,7 +35,7 @@ pub fn install(
     let scalars = read::functions(&reader)
         .into_iter()
         .chain(xpath::functions())
-        .chain([translate::function()])
+        .chain([json::function(), translate::function()])
         .map(Arc::new);
     builder
         .scalar_functions()

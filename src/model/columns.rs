@@ -596,7 +596,19 @@ impl EventsBuilder {
             }
             Event::JobCancelRequested { job } => self.job(state, job),
             Event::JobCancelled { job, reason } => {
-                self.job(state, job);
+                let running = state.job(job).filter(|job| job.state == JobState::Running);
+                match running {
+                    // The attempt ends with the job; its row must say which one it was.
+                    Some(found) => self.attempt(
+                        state,
+                        AttemptRef {
+                            job,
+                            attempt: found.attempt,
+                            token: found.token,
+                        },
+                    ),
+                    None => self.job(state, job),
+                }
                 self.text(Column::Message, reason);
                 self.text(Column::ToState, JobState::Cancelled.name());
             }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
+use chrono::DateTime;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
     SchemaProvider, TableProvider,
@@ -42,7 +43,15 @@ const VIEW_DEPTH_MAX: usize = 32;
 /// Views that every store has, by name: `sql/views/`.
 pub const VIEWS: &[(&str, &str)] = &[
     ("attempts", include_str!("../../sql/views/attempts.sql")),
+    (
+        "lock_history",
+        include_str!("../../sql/views/lock_history.sql"),
+    ),
     ("statements", include_str!("../../sql/views/statements.sql")),
+    (
+        "status_history",
+        include_str!("../../sql/views/status_history.sql"),
+    ),
 ];
 
 /// Names of the system tables and views, which nobody may take.
@@ -95,26 +104,36 @@ pub fn state_over(
     sight: Sight,
     extra: Vec<(String, Arc<dyn TableProvider>)>,
 ) -> SessionState {
+    let now = sight.now;
     // The schema plans views with a state that holds the schema itself; a weak reference in the
     // middle keeps the pair from holding each other for ever.
     let schema = Arc::new_cyclic(|weak: &Weak<SnapshotSchema>| SnapshotSchema {
         sight,
         extra,
-        session: with_schema(base, Arc::new(WeakSchema(weak.clone()))),
+        session: with_schema(base, now, Arc::new(WeakSchema(weak.clone()))),
         depth: AtomicUsize::new(0),
     });
-    with_schema(base, schema)
+    with_schema(base, now, schema)
 }
 
-fn with_schema(base: &SessionState, schema: Arc<dyn SchemaProvider>) -> SessionState {
+fn with_schema(
+    base: &SessionState,
+    now: Timestamp,
+    schema: Arc<dyn SchemaProvider>,
+) -> SessionState {
     let catalog = MemoryCatalogProvider::new();
     // Registering a first schema in an empty catalog of our own cannot fail.
     drop(catalog.register_schema(SCHEMA, schema));
     let list = MemoryCatalogProviderList::new();
     list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
-    SessionStateBuilder::new_from_existing(base.clone())
+    let mut state = SessionStateBuilder::new_from_existing(base.clone())
         .with_catalog_list(Arc::new(list))
-        .build()
+        .build();
+    state.mark_start_execution();
+    // now() is the moment at which locks and job states are judged, so that a query which
+    // compares the two agrees with itself.
+    state.execution_props_mut().query_execution_start_time = DateTime::from_timestamp_micros(now.0);
+    state
 }
 
 impl SnapshotSchema {
@@ -214,7 +233,12 @@ pub async fn external_table(
     tree: SyntaxTree,
     roots: &Roots,
 ) -> Result<Arc<dyn TableProvider>> {
-    let plan = session.statement_to_plan(tree).await?;
+    // DataFusion looks up every name in the statement, that of the table itself too, which would
+    // come back here without end. The statement refers to no other table.
+    let nameless = SessionStateBuilder::new_from_existing(session.clone())
+        .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
+        .build();
+    let plan = nameless.statement_to_plan(tree).await?;
     let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut command)) = plan else {
         return Err(Error::bug(
             "CREATE EXTERNAL TABLE planned to something else",

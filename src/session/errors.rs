@@ -131,6 +131,12 @@ fn translate(error: DataFusionError) -> Error {
         }
         DataFusionError::Internal(message) => Error::bug(tidy(message)),
         DataFusionError::ExecutionJoin(inner) => Error::bug(format!("a task ended: {inner}")),
+        // VALUES is checked against the table's columns before a row of it is seen.
+        root if root.message().contains("declared as non-nullable") => {
+            Error::new(Code::InvalidKey, "a key or NOT NULL column is NULL")
+                .with_detail(tidy(&root.message()))
+                .with_hint("Give every row a key and all NOT NULL columns a value.")
+        }
         root => Error::new(Code::QueryFailed, tidy(&root.message())),
     };
     let translated = match position {
@@ -195,7 +201,30 @@ fn plan_error(message: &str) -> Error {
         let name = name.rsplit('.').next().unwrap_or(name);
         return unknown_table(name, std::iter::empty());
     }
-    Error::new(Code::PlanError, message)
+    // "invalid function 'f'.", and on a second line "Did you mean 'g'?"
+    if let Some(rest) = message.strip_prefix("invalid function '")
+        && let Some((name, rest)) = rest.split_once('\'')
+    {
+        let error = Error::new(
+            Code::PlanError,
+            format!("function \"{name}\" does not exist"),
+        );
+        return match rest
+            .split('\'')
+            .nth(1)
+            .and_then(|near| nearest(name, [near].into_iter()))
+        {
+            Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+            None => error.with_hint("SHOW FUNCTIONS lists the functions."),
+        };
+    }
+    match message.split_once('\n') {
+        Some((first, rest)) => {
+            let lines: Vec<&str> = rest.split_whitespace().collect();
+            Error::new(Code::PlanError, first.trim_end_matches('.')).with_detail(lines.join(" "))
+        }
+        None => Error::new(Code::PlanError, message),
+    }
 }
 
 /// The error for a table that is not there. `known` are the names that the user may have meant.

@@ -171,7 +171,7 @@ impl Gate {
                     Code::Unsupported,
                     format!("{} is not supported", words(tree, 2)),
                 )
-                .with_hint("The reference lists the statements that there are."))
+                .with_hint("The command sluicegate reference lists the statements that there are."))
             }
             Statement::CreateExternalTable { .. }
             | Statement::Drop { .. }
@@ -661,18 +661,35 @@ fn check_setting(tree: &SyntaxTree) -> Result<()> {
         _ => Vec::new(),
     };
     // DataFusion reads the names without regard to case, quoted or not.
-    match names
-        .iter()
-        .find(|name| name.to_lowercase().contains("datafusion.runtime"))
-    {
-        Some(name) => Err(Error::new(
+    let denied = |name: &&String| {
+        let name = name.to_lowercase();
+        DENIED_SETTINGS.iter().find(|(part, _)| name.contains(part))
+    };
+    match names.iter().find_map(|name| Some((name, denied(&name)?))) {
+        Some((name, (_, hint))) => Err(Error::new(
             Code::SettingDenied,
             format!("setting \"{name}\" cannot be changed in a session"),
         )
-        .with_hint("The limits of memory and disk are set where the server or REPL is started.")),
+        .with_hint(*hint)),
         None => Ok(()),
     }
 }
+
+/// Settings that are not a session's to change, by a part of their names, with the way out.
+const DENIED_SETTINGS: &[(&str, &str)] = &[
+    (
+        "datafusion.runtime",
+        "The limits of memory and disk are set where the server or REPL is started.",
+    ),
+    (
+        "datafusion.catalog",
+        "A store has one catalog and one schema; every name is found without them.",
+    ),
+    (
+        "datafusion.sql_parser",
+        "Every session must read a statement, a view or a transform in the same way.",
+    ),
+];
 
 fn words(tree: &SyntaxTree, count: usize) -> String {
     let text = tree.to_string();

@@ -92,7 +92,7 @@ pub(super) async fn names(session: &SessionState, state: &State, gate: &Gate) ->
         let ours = |signature: &&Signature| {
             signature.name == name || carrier_name(signature.name) == *name
         };
-        if effects.iter().any(|signature| ours(signature)) || name.starts_with("__") {
+        if effects.iter().any(ours) || name.starts_with("__") {
             continue;
         }
         let documentation = function.documentation();

@@ -100,6 +100,9 @@ impl EffectSink for LedgerSink {
     }
 }
 
+/// The new rows of one source table, and of each the call and row that it comes from.
+type TablePatches = (Vec<Patch>, Vec<(usize, usize)>);
+
 /// The columns that the `complete_job` calls of one statement write back.
 #[derive(Debug, Default)]
 struct Patches {
@@ -112,7 +115,7 @@ impl Patches {
     /// Writes the new rows, one run per source table, before anything is decided.
     async fn prepare(core: &Core, calls: &[BoundCall], rows: usize) -> Result<Self> {
         let mut places = vec![vec![None; rows]; calls.len()];
-        let mut by_table: BTreeMap<TableId, (Vec<Patch>, Vec<(usize, usize)>)> = BTreeMap::new();
+        let mut by_table: BTreeMap<TableId, TablePatches> = BTreeMap::new();
         let completes = |call: &BoundCall| {
             call.function == EffectFunction::CompleteJob
                 && call

@@ -77,7 +77,8 @@ impl SystemColumn {
         }
     }
 
-    fn data_type(self) -> DataType {
+    /// The Arrow type.
+    pub fn data_type(self) -> DataType {
         match self {
             Self::Status => dictionary_type(),
             Self::StatusAt => time_type(),

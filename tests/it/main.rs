@@ -1,4 +1,11 @@
-//! Tests of whole flows through the public interface, one module per flow.
+//! Integration tests: everything here goes through the public surface of the crate.
+//!
+//! One binary, so that the crate is linked once.
 
+mod architecture;
+mod codes;
 mod files;
 mod normalise;
+mod reference;
+mod selections;
+mod slt;

@@ -59,13 +59,19 @@ impl Draft<'_> {
                 if rules::report_is_live(job, attempt) == Permission::Allowed {
                     return Ok(Ok((attempt, job.clone())));
                 }
-                let reason = format!(
-                    "job {} is {}, and its last token is {}, not {}",
-                    report.job,
-                    job.shown_state(self.at),
-                    job.token,
-                    report.token
-                );
+                let state = job.shown_state(self.at);
+                let reason = if job.token == report.token {
+                    // The attempt was the last, but it is over.
+                    format!(
+                        "job {} is {state}; its attempt with token {} has ended",
+                        report.job, report.token
+                    )
+                } else {
+                    format!(
+                        "job {} is {state}, and its last token is {}, not {}",
+                        report.job, job.token, report.token
+                    )
+                };
                 Decision::refused(Outcome::StaleToken, reason).with_job(report.job)
             }
         };

@@ -1,0 +1,139 @@
+//! `json_text`: one value out of a JSON text, such as the parameters of a job.
+//!
+//! Pure and total: what is no JSON, or has no such value, gives NULL, for a selection over a
+//! million jobs must not fail on one of them.
+
+use std::sync::{Arc, LazyLock};
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{
+    ColumnarValue, DocSection, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
+};
+use serde_json::Value;
+
+static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
+    let section = DocSection {
+        include: true,
+        label: "JSON Functions",
+        description: Some("Read values of JSON texts."),
+    };
+    Documentation::builder(
+        section,
+        "The value at a path of a JSON text: texts without their quotes, everything else as JSON. \
+         NULL where there is no such value, where it is null, or where the text is no JSON.",
+        "json_text(json, path)",
+    )
+    .with_argument(
+        "json",
+        "TEXT that is JSON, such as the column params of table jobs.",
+    )
+    .with_argument(
+        "path",
+        "TEXT: names of members and places in arrays, from 0, with dots between them.",
+    )
+    .with_sql_example("SELECT json_text('{\"suite\": {\"version\": \"2.0.0\"}}', 'suite.version')")
+    .build()
+});
+
+/// The function.
+pub(super) fn function() -> ScalarUDF {
+    ScalarUDF::from(JsonText {
+        signature: Signature::exact(vec![DataType::Utf8, DataType::Utf8], Volatility::Immutable),
+    })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct JsonText {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for JsonText {
+    fn name(&self) -> &str {
+        "json_text"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let column = |at: usize| {
+            arrays
+                .get(at)
+                .and_then(|array| array.as_string_opt::<i32>())
+        };
+        let mut texts = StringBuilder::new();
+        if let (Some(jsons), Some(paths)) = (column(0), column(1)) {
+            for (json, path) in jsons.iter().zip(paths) {
+                texts.append_option(json.zip(path).and_then(|(json, path)| text_at(json, path)));
+            }
+        }
+        let texts: ArrayRef = Arc::new(texts.finish());
+        // Of constants DataFusion wants a constant, not a column of one row.
+        if args
+            .args
+            .iter()
+            .all(|arg| matches!(arg, ColumnarValue::Scalar(_)))
+            && texts.len() == 1
+        {
+            let value = datafusion::common::ScalarValue::try_from_array(&texts, 0)?;
+            return Ok(ColumnarValue::Scalar(value));
+        }
+        Ok(ColumnarValue::Array(texts))
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        Some(&DOCUMENTATION)
+    }
+}
+
+fn text_at(json: &str, path: &str) -> Option<String> {
+    let whole: Value = serde_json::from_str(json).ok()?;
+    let mut value = &whole;
+    for step in path.split('.') {
+        value = match value {
+            Value::Object(members) => members.get(step)?,
+            Value::Array(values) => values.get(step.parse::<usize>().ok()?)?,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+        };
+    }
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(json: &str, path: &str, expected: Option<&str>) {
+        assert_eq!(text_at(json, path).as_deref(), expected, "{path} of {json}");
+    }
+
+    #[test]
+    fn paths_go_through_objects_and_arrays() {
+        check(r#"{"a": {"b": [10, "x"]}}"#, "a.b.1", Some("x"));
+        check(r#"{"a": {"b": [10, "x"]}}"#, "a.b.0", Some("10"));
+        check(r#"{"a": {"b": [10, "x"]}}"#, "a.b", Some(r#"[10,"x"]"#));
+    }
+
+    #[test]
+    fn what_is_not_there_is_null() {
+        check(r#"{"a": null}"#, "a", None);
+        check(r#"{"a": 1}"#, "b", None);
+        check(r#"{"a": 1}"#, "a.b", None);
+        check("[1]", "x", None);
+        check("no json", "a", None);
+    }
+}
