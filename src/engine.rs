@@ -151,6 +151,17 @@ mod tests {
         (engine, session)
     }
 
+    /// Programs that embed a store spawn these on a runtime of many threads.
+    #[test]
+    fn futures_of_the_public_surface_are_send() {
+        fn send<T: Send>(_: T) {}
+        send(Engine::open(EngineOptions::new("memory://never-polled")));
+        let _ = |engine: &Engine, session: &Session| {
+            send(engine.close());
+            send(session.execute("SELECT 1"));
+        };
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn checkpoint_answers_its_version_and_events_stay_whole() {
         let (engine, session) = store_of_notices().await;

@@ -130,8 +130,10 @@ async fn replay_ledger(
     let reads = newer
         .into_iter()
         .filter_map(|path| Some((codec::commit_version(&path)?, path)))
-        .map(|(version, path)| async move {
-            let bytes = read(store, &path).await;
+        // Each read owns its handle: a borrowed one would make the opening future not Send.
+        .map(|(version, path)| (store.clone(), version, path))
+        .map(|(store, version, path)| async move {
+            let bytes = read(&store, &path).await;
             bytes.map(|bytes| (version, bytes))
         });
     let mut commits = stream::iter(reads).buffered(READ_AHEAD);

@@ -123,6 +123,8 @@ pub(super) async fn load(store: &Store, manifest: &Manifest) -> Result<State> {
             piece.map_err(ended)?.map(|piece| (part, piece))
         }
     });
+    // Collected: a stream over the borrowed manifest would make the opening future not Send.
+    let files: Vec<_> = files.collect();
     // Files are read ahead of the cores that decode them.
     let pieces: Vec<(Part, Piece)> = stream::iter(files)
         .buffer_unordered(cores * 2)
