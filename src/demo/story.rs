@@ -133,9 +133,10 @@ impl Story<'_> {
         self.run(
             &self.anna,
             &format!(
-                "INSERT INTO notices (notice_id, uri, content_hash, bytes)\n\
-                 SELECT replace(name, '.xml', ''), uri, content_hash(uri), bytes\n  \
-                   FROM list_files('{pattern}')"
+                r"
+                INSERT INTO notices (notice_id, uri, content_hash, bytes)
+                SELECT replace(name, '.xml', ''), uri, content_hash(uri), bytes
+                  FROM list_files('{pattern}')"
             ),
         )
         .await
@@ -153,16 +154,19 @@ impl Story<'_> {
         say("A notice that cannot be normalised is kept, with the class of its error:");
         self.run(
             &self.anna,
-            "SELECT error_code, count(*) AS notices, min(source_id) AS example\n  \
-               FROM jobs WHERE transform = 'normalise' AND state = 'discarded'\n \
-              GROUP BY error_code ORDER BY notices DESC, error_code",
+            r"
+                SELECT error_code, count(*) AS notices, min(source_id) AS example
+                  FROM jobs WHERE transform = 'normalise' AND state = 'discarded'
+                 GROUP BY error_code ORDER BY notices DESC, error_code",
         )
         .await?;
         self.run(
             &self.anna,
-            "SELECT notice_source, count(*) AS notices, count(DISTINCT eforms_subtype) AS subtypes,\n       \
-                    min(publication_date) AS first, max(publication_date) AS last\n  \
-               FROM notices WHERE status = 'NORMALISED_METADATA' GROUP BY notice_source",
+            r"
+                SELECT notice_source, count(*) AS notices,
+                       count(DISTINCT eforms_subtype) AS subtypes,
+                       min(publication_date) AS first, max(publication_date) AS last
+                  FROM notices WHERE status = 'NORMALISED_METADATA' GROUP BY notice_source",
         )
         .await
     }
@@ -172,12 +176,13 @@ impl Story<'_> {
         say("View eligible_notices joins the notices with table mapping_suites.");
         self.run(
             &self.anna,
-            "SELECT n.notice_id, e.mapping_suite,\n       \
-                    set_status('notices', n.notice_id,\n                  \
-                    CASE WHEN e.notice_id IS NULL THEN 'INELIGIBLE_FOR_TRANSFORMATION'\n                       \
-                         ELSE 'ELIGIBLE_FOR_TRANSFORMATION' END)\n  \
-               FROM notices AS n LEFT JOIN eligible_notices AS e ON e.notice_id = n.notice_id\n \
-              WHERE n.status = 'NORMALISED_METADATA'",
+            r"
+                SELECT n.notice_id, e.mapping_suite,
+                       set_status('notices', n.notice_id,
+                                  CASE WHEN e.notice_id IS NULL THEN 'INELIGIBLE_FOR_TRANSFORMATION'
+                                       ELSE 'ELIGIBLE_FOR_TRANSFORMATION' END)
+                  FROM notices AS n LEFT JOIN eligible_notices AS e ON e.notice_id = n.notice_id
+                 WHERE n.status = 'NORMALISED_METADATA'",
         )
         .await
     }
@@ -189,22 +194,27 @@ impl Story<'_> {
         self.run(
             &self.anna,
             &format!(
-                "CREATE TRANSFORM to_rdf ON notices\n  \
-                   FROM STATUS 'ELIGIBLE_FOR_TRANSFORMATION' TO STATUS 'TRANSFORMED'\n  \
-                   WITH (group_size 25, concurrency 4, max_attempts 2, backoff '1 second')\n  \
-                   USING COMMAND '{command}'"
+                r"
+                CREATE TRANSFORM to_rdf ON notices
+                  FROM STATUS 'ELIGIBLE_FOR_TRANSFORMATION' TO STATUS 'TRANSFORMED'
+                  WITH (group_size 25, concurrency 4, max_attempts 2, backoff '1 second')
+                  USING COMMAND '{command}'"
             ),
         )
         .await?;
         say("Ben reads two notices by hand and keeps others away from them meanwhile:");
         self.run(
             &self.ben,
-            "SELECT notice_id, acquire_lock('notices/' || notice_id, ttl => '10 minutes') AS token\n  \
-               FROM notices WHERE status = 'ELIGIBLE_FOR_TRANSFORMATION' ORDER BY notice_id LIMIT 2",
+            r"
+                SELECT notice_id,
+                       acquire_lock('notices/' || notice_id, ttl => '10 minutes') AS token
+                  FROM notices WHERE status = 'ELIGIBLE_FOR_TRANSFORMATION'
+                 ORDER BY notice_id LIMIT 2",
         )
         .await?;
         say("Anna looks at her selection; PREVIEW does nothing and tells the outcome per row:");
-        self.run(&self.anna, &format!("PREVIEW {SCHEDULE}")).await
+        self.run(&self.anna, &format!("PREVIEW\n{}", dedented(SCHEDULE)))
+            .await
     }
 
     /// Schedules, and lets two workers run while Ben tries to take what they hold.
@@ -227,35 +237,37 @@ impl Story<'_> {
         for (name, worked) in [("worker-1", first), ("worker-2", second)] {
             say(&format!("{name}: {}", told(&worked)));
         }
-        say(
-            "What the two did, from the ledger; to_rdf wrote N-Triples, each file linked to its job:",
-        );
+        say("What the two did, from the ledger; each job links the N-Triples that it wrote:");
         self.run(
             &self.anna,
-            "SELECT worker, outcome, count(*) AS attempts, min(error_code) AS error_code\n  \
-               FROM attempts WHERE transform = 'to_rdf' GROUP BY worker, outcome\n \
-              ORDER BY worker, outcome",
+            r"
+                SELECT worker, outcome, count(*) AS attempts, min(error_code) AS error_code
+                  FROM attempts WHERE transform = 'to_rdf' GROUP BY worker, outcome
+                 ORDER BY worker, outcome",
         )
         .await
     }
 
     async fn ben_tries(&self) -> Result<()> {
         let started = Instant::now();
-        let held = "SELECT count(*) AS held FROM notices WHERE locked AND live_job_id IS NOT NULL";
-        while started.elapsed() < LOOK_FOR_LOCKED {
-            if first_integer(&collect(&self.ben, held).await?) > 0 {
+        let running = "SELECT count(*) FROM jobs WHERE state = 'running'";
+        let live = "SELECT count(*) FROM jobs WHERE ended_at IS NULL";
+        while started.elapsed() < LOOK_FOR_LOCKED && self.number(live).await? > 0 {
+            if self.number(running).await? > 0 {
                 say("While a worker holds them, Ben is refused (token NULL):");
                 self.run(
                     &self.ben,
-                    "SELECT source_id, acquire_lock('notices/' || source_id) AS token\n  \
-                       FROM jobs WHERE state = 'running' ORDER BY job_id LIMIT 3",
+                    r"
+                SELECT source_id, acquire_lock('notices/' || source_id) AS token
+                  FROM jobs WHERE state = 'running' ORDER BY job_id LIMIT 3",
                 )
                 .await?;
                 return self
                     .run(
                         &self.ben,
-                        "SELECT actor, resource, message AS reason FROM events\n \
-                          WHERE kind = 'effect-refused' AND actor = 'ben' ORDER BY version LIMIT 3",
+                        r"
+                SELECT actor, resource, message AS reason FROM events
+                 WHERE kind = 'effect-refused' AND actor = 'ben' ORDER BY version LIMIT 3",
                     )
                     .await;
             }
@@ -269,21 +281,27 @@ impl Story<'_> {
         head("6. Failures: look at the reasons, then retry just those");
         self.run(
             &self.anna,
-            "SELECT job_id, source_id, attempt, error_code, error FROM jobs\n \
-              WHERE transform = 'to_rdf' AND state = 'discarded' ORDER BY job_id",
+            r"
+                SELECT job_id, source_id, attempt, error_code, error FROM jobs
+                 WHERE transform = 'to_rdf' AND state = 'discarded' ORDER BY job_id",
         )
         .await?;
         say("Notices without lots are fine for us: retry them with a parameter that says so.");
         self.run(
             &self.anna,
-            "SELECT retry_job(job_id, params => '{\"allow_no_lots\": true}', batch => 'without lots')\n  \
-               FROM jobs WHERE transform = 'to_rdf' AND state = 'discarded' AND error_code = 'no-lots'",
+            r#"
+                SELECT retry_job(job_id, params => '{"allow_no_lots": true}',
+                                 batch => 'without lots')
+                  FROM jobs
+                 WHERE transform = 'to_rdf' AND state = 'discarded' AND error_code = 'no-lots'"#,
         )
         .await?;
         say("Ben is done with his two; they can be scheduled like the others.");
         self.run(
             &self.ben,
-            "SELECT resource, release_lock(resource, token) AS released FROM locks WHERE owner = 'ben'",
+            r"
+                SELECT resource, release_lock(resource, token) AS released
+                  FROM locks WHERE owner = 'ben'",
         )
         .await?;
         self.run(&self.anna, SCHEDULE).await?;
@@ -299,8 +317,9 @@ impl Story<'_> {
         .await?;
         self.run(
             &self.anna,
-            "SELECT batch_id, name, actor, jobs, completed, discarded,\n       \
-                    ended_at - created_at AS took FROM batches ORDER BY batch_id",
+            r"
+                SELECT batch_id, name, actor, jobs, completed, discarded,
+                       ended_at - created_at AS took FROM batches ORDER BY batch_id",
         )
         .await?;
         say("Was any notice ever held by two jobs at once? The ledger knows every start and end:");
@@ -323,8 +342,16 @@ impl Story<'_> {
         Ok(())
     }
 
+    /// The number that Ben's question gives.
+    async fn number(&self, sql: &str) -> Result<i64> {
+        Ok(first_integer(
+            &self.ben.execute(sql).await?.collect().await?,
+        ))
+    }
+
     /// Shows a statement and its result.
     async fn run(&self, session: &Session, sql: &str) -> Result<()> {
+        let sql = &dedented(sql);
         show_statement(session.actor(), sql);
         let reply = session.execute(sql).await?;
         let schema = std::sync::Arc::clone(&reply.schema);
@@ -363,22 +390,20 @@ impl Story<'_> {
 }
 
 /// The selection that the story is about.
-const SCHEDULE: &str = "SELECT schedule_job('to_rdf', notice_id, batch => 'since 2015')\n  \
-                        FROM notices\n \
-                        WHERE status = 'ELIGIBLE_FOR_TRANSFORMATION'\n   \
-                        AND publication_date >= DATE '2015-01-01'\n \
-                        ORDER BY notice_id";
+const SCHEDULE: &str = r"
+                SELECT schedule_job('to_rdf', notice_id, batch => 'since 2015')
+                  FROM notices
+                 WHERE status = 'ELIGIBLE_FOR_TRANSFORMATION'
+                   AND publication_date >= DATE '2015-01-01'
+                 ORDER BY notice_id";
 
 /// Attempts on one source of which a later one began before an earlier one had ended.
-const OVERLAPS: &str = "SELECT count(*) AS overlaps\n  \
-                        FROM attempts AS a JOIN attempts AS b\n    \
-                        ON b.source_table = a.source_table AND b.source_id = a.source_id\n   \
-                        AND b.token > a.token\n \
-                        WHERE a.ended_at IS NULL OR b.started_at < a.ended_at";
-
-async fn collect(session: &Session, sql: &str) -> Result<Vec<RecordBatch>> {
-    session.execute(sql).await?.collect().await
-}
+const OVERLAPS: &str = r"
+                SELECT count(*) AS overlaps
+                  FROM attempts AS a JOIN attempts AS b
+                    ON b.source_table = a.source_table AND b.source_id = a.source_id
+                   AND b.token > a.token
+                 WHERE a.ended_at IS NULL OR b.started_at < a.ended_at";
 
 fn first_integer(batches: &[RecordBatch]) -> i64 {
     use arrow::array::AsArray;
@@ -420,6 +445,17 @@ fn table(batch: &RecordBatch) -> Result<String> {
         let _ = writeln!(text, " ... {} more rows", batch.num_rows() - ROWS_SHOWN);
     }
     Ok(text)
+}
+
+/// The text without the indentation that it has in this file.
+fn dedented(sql: &str) -> String {
+    let lines = || sql.lines().filter(|line| !line.trim().is_empty());
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let least = lines().map(indent).min().unwrap_or(0);
+    lines()
+        .map(|line| line.get(least..).unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn show_statement(actor: &str, sql: &str) {

@@ -266,7 +266,8 @@ fn documentation(reading: Reading) -> Documentation {
         ),
         Reading::List => (
             "The texts of all items that the path selects, in their order. An empty list where \
-             it selects nothing. array_distinct() leaves out what comes again, and keeps the order.",
+             it selects nothing. array_distinct() leaves out what comes again, and keeps the \
+             order.",
             "xpath_list(document, path [, prefixes])",
             "SELECT xpath_list('<a><b>1</b><b>2</b></a>', '/a/b');  -- [1, 2]",
         ),

@@ -15,7 +15,9 @@ const LAYERS: &[&[&str]] = &[
     &["session"],
     &["worker", "server", "repl"],
     &["engine"],
-    &["cli", "demo", "bench", "main"],
+    &["demo", "bench"],
+    &["cli"],
+    &["main"],
 ];
 
 /// What only some files may name, and why.

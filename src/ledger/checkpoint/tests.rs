@@ -1,3 +1,5 @@
+//! Tests of checkpoints: what is opened from one equals what a replay gives.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tests of the upkeep: checkpoints, history, clean-up and merges, also after crashes.
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
