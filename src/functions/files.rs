@@ -9,6 +9,7 @@
 //! is changed between the judgement and the use is not caught: whoever can make links below a
 //! root has that machine's files anyway.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
@@ -91,6 +92,8 @@ impl Roots {
                 .with_source(cause)
             })?);
         }
+        let mut named = HashSet::new();
+        folders.retain(|folder| named.insert(folder.clone()));
         Ok(Self {
             remote,
             store,

@@ -8,14 +8,18 @@
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{DmlStatement, LogicalPlan, LogicalPlanBuilder, WriteOp, col};
+use datafusion::logical_expr::{
+    DmlStatement, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, WriteOp, col, lit,
+};
+use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement as SyntaxTree;
 use datafusion::sql::sqlparser::ast::{
-    AssignmentTarget, Ident, ObjectName, ObjectNamePart, Statement as SqlStatement, TableObject,
+    AssignmentTarget, Ident, ObjectName, ObjectNamePart, Query, SetExpr, Statement as SqlStatement,
+    TableObject,
 };
 use futures::StreamExt;
 use uuid::Uuid;
@@ -31,6 +35,7 @@ use crate::model::state::State;
 use crate::session::effect_node::planning::plan_statement;
 use crate::session::effect_node::{EffectNode, RootAction};
 use crate::session::parser::{identifier, object_name};
+use crate::session::query_tree;
 use crate::session::sink::{Done, StatementText};
 use crate::tables::source_table::{SystemColumn, user_schema};
 
@@ -72,6 +77,51 @@ pub async fn plan_write(
         return Err(not_a_source_table(state, table));
     };
     let tree = complete(tree, &table)?;
+    let (kind, input) = match query_of_insert(&tree) {
+        Some((mode, names, query)) => (
+            Kind::Put(mode),
+            rows_of_query(session, &table, &names, query).await?,
+        ),
+        None => planned(session, tree).await?,
+    };
+    let schema = user_schema(&table.def)?;
+    let version = SystemColumn::Version.name();
+    let wanted: Vec<&str> = match kind {
+        Kind::Put(_) => vec![SystemColumn::Status.name()],
+        Kind::Update => vec![version],
+        Kind::Delete => vec![version],
+    };
+    let users = schema.fields().iter().map(|field| field.name().as_str());
+    let columns: Vec<&str> = match kind {
+        Kind::Put(_) | Kind::Update => users.chain(wanted).collect(),
+        Kind::Delete => vec![table.def.key.as_str(), version],
+    };
+    let quoted = columns
+        .iter()
+        .map(|name| col(format!("\"{}\"", name.replace('"', "\"\""))));
+    let input = LogicalPlanBuilder::from(input)
+        .project(quoted.collect::<Vec<_>>())?
+        .build()?;
+    let name = match kind {
+        Kind::Put(WriteMode::Insert) => "insert into",
+        Kind::Put(WriteMode::Replace) => "replace into",
+        Kind::Update => "update",
+        Kind::Delete => "delete from",
+    };
+    let action = WriteAction {
+        kind,
+        name: format!("{name} {}", table.name),
+        table,
+        schema,
+        ledger: ledger.clone(),
+        text,
+        done,
+    };
+    EffectNode::plan(input, Arc::new(action))
+}
+
+/// What DataFusion makes of a writing statement.
+async fn planned(session: &SessionState, tree: SyntaxTree) -> Result<(Kind, LogicalPlan)> {
     let LogicalPlan::Dml(DmlStatement { op, input, .. }) = plan_statement(session, tree).await?
     else {
         return Err(Error::bug("a writing statement planned to something else"));
@@ -95,40 +145,82 @@ pub async fn plan_write(
             );
         }
     };
-    let schema = user_schema(&table.def)?;
-    let version = SystemColumn::Version.name();
-    let wanted: Vec<&str> = match kind {
-        Kind::Put(_) => vec![SystemColumn::Status.name()],
-        Kind::Update => vec![version],
-        Kind::Delete => vec![version],
+    Ok((kind, Arc::unwrap_or_clone(input)))
+}
+
+/// The parts of an INSERT or REPLACE from a query; `None` for any other statement.
+fn query_of_insert(tree: &SyntaxTree) -> Option<(WriteMode, Vec<String>, Query)> {
+    let SyntaxTree::Statement(statement) = tree else {
+        return None;
     };
-    let users = schema.fields().iter().map(|field| field.name().as_str());
-    let columns: Vec<&str> = match kind {
-        Kind::Put(_) | Kind::Update => users.chain(wanted).collect(),
-        Kind::Delete => vec![table.def.key.as_str(), version],
+    let SqlStatement::Insert(insert) = statement.as_ref() else {
+        return None;
     };
-    let quoted = columns
-        .iter()
-        .map(|name| col(format!("\"{}\"", name.replace('"', "\"\""))));
-    let input = LogicalPlanBuilder::from(Arc::unwrap_or_clone(input))
-        .project(quoted.collect::<Vec<_>>())?
-        .build()?;
-    let name = match kind {
-        Kind::Put(WriteMode::Insert) => "insert into",
-        Kind::Put(WriteMode::Replace) => "replace into",
-        Kind::Update => "update",
-        Kind::Delete => "delete from",
+    let query = insert.source.as_deref()?;
+    if insert.overwrite || matches!(*query.body, SetExpr::Values(_)) {
+        return None;
+    }
+    let mode = if insert.replace_into {
+        WriteMode::Replace
+    } else {
+        WriteMode::Insert
     };
-    let action = WriteAction {
-        kind,
-        name: format!("{name} {}", table.name),
-        table,
-        schema,
-        ledger: ledger.clone(),
-        text,
-        done,
-    };
-    EffectNode::plan(input, Arc::new(action))
+    let names = insert.columns.iter().map(object_name).collect();
+    Some((mode, names, query.clone()))
+}
+
+/// The rows of an INSERT from a query, with the columns of the table.
+///
+/// DataFusion is not asked to plan the whole: while it plans an INSERT, it takes every VALUES
+/// below it for the rows that go in, and gives them the columns of the target.
+async fn rows_of_query(
+    session: &SessionState,
+    table: &SourceTable,
+    names: &[String],
+    query: Query,
+) -> Result<LogicalPlan> {
+    let plan = plan_statement(session, query_tree(query)).await?;
+    let given = plan.schema().columns();
+    if given.len() != names.len() {
+        return Err(Error::new(
+            Code::PlanError,
+            format!(
+                "the query gives {} columns, not {}",
+                given.len(),
+                names.len()
+            ),
+        )
+        .with_hint(format!("The columns are: {}.", names.join(", "))));
+    }
+    let mut fields: Vec<FieldRef> = user_schema(&table.def)?.fields().iter().cloned().collect();
+    let status = SystemColumn::Status.name();
+    fields.push(Arc::new(Field::new(status, DataType::Utf8, true)));
+    for (place, name) in names.iter().enumerate() {
+        if !fields.iter().any(|field| field.name() == name) {
+            return Err(Error::new(
+                Code::PlanError,
+                format!("source table \"{}\" has no column \"{name}\"", table.name),
+            ));
+        }
+        if names.iter().take(place).any(|other| other == name) {
+            return Err(Error::new(
+                Code::PlanError,
+                format!("column \"{name}\" is named twice"),
+            ));
+        }
+    }
+    let columns = fields.iter().map(|field| {
+        let place = names.iter().position(|name| name == field.name());
+        let value = match place.and_then(|place| given.get(place)) {
+            Some(column) => {
+                Expr::Column(column.clone()).cast_to(field.data_type(), plan.schema())?
+            }
+            None => lit(ScalarValue::try_from(field.data_type())?),
+        };
+        Ok(value.alias(field.name()))
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
 }
 
 fn not_a_source_table(state: &State, name: &str) -> Error {
