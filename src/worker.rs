@@ -198,7 +198,7 @@ impl Worker {
                     Code::UnknownTransform,
                     format!("transform \"{name}\" does not exist"),
                 )
-                .with_hint("SELECT transform FROM transforms lists those of this store.")
+                .with_hint("SELECT name FROM transforms lists those of this store.")
             })?;
             if matches!(transform.def().kind, TransformKind::Outside) {
                 return Err(Error::new(

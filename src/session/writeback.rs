@@ -70,7 +70,7 @@ pub fn check_patch(table: &SourceTable, columns: &Map<String, Value>) -> Result<
         return Ok(());
     }
     let schema = user_schema(&table.def)?;
-    for name in columns.keys() {
+    for (name, value) in columns {
         let wrong = |what: &str| {
             Err(
                 Error::new(Code::InvalidAnswer, format!("column \"{name}\" {what}"))
@@ -83,11 +83,17 @@ pub fn check_patch(table: &SourceTable, columns: &Map<String, Value>) -> Result<
         if *name == table.def.key {
             return wrong("is the key");
         }
-        if schema.index_of(name).is_err() {
-            return wrong(&format!(
-                "does not exist in source table \"{}\"",
-                table.name
-            ));
+        match schema.field_with_name(name) {
+            Err(_) => {
+                return wrong(&format!(
+                    "does not exist in source table \"{}\"",
+                    table.name
+                ));
+            }
+            Ok(field) if !field.is_nullable() && value.is_null() => {
+                return wrong("may not be NULL");
+            }
+            Ok(_) => {}
         }
     }
     patch_batch(table, &schema, &[columns]).map(drop)

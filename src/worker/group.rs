@@ -105,7 +105,7 @@ pub async fn run(
         .collect();
     let live = Arc::new(Mutex::new(by_job.clone()));
     let (stops, stop_requests) = mpsc::channel(group.jobs.len() + 8);
-    let (send, mut outcomes) = mpsc::channel(REPORTS_MAX);
+    let (send, outcomes) = mpsc::channel(REPORTS_MAX);
     let log = Arc::new(MemoryLog::default());
     let beating = tokio::spawn(heartbeats(
         context.clone(),
@@ -126,6 +126,8 @@ pub async fn run(
     let asked = AbortOnDrop(asked);
     let work = execute(context, &group, Arc::clone(&log), stop_requests, send);
     let reports = async {
+        // Owned here: when reporting fails, the executor must find nobody listening, and end.
+        let mut outcomes = outcomes;
         while let Some(first) = outcomes.recv().await {
             let mut ended = vec![first];
             let until = Instant::now() + REPORT_WAIT;
@@ -333,8 +335,20 @@ async fn report(
         });
     }
     let sight = core.sight(Arc::clone(&state));
-    let written = write_patches(&core.base, sight, &core.ledger, &table, &patches).await?;
-    let written = written.map(Arc::new);
+    let written = match write_patches(&core.base, sight, &core.ledger, &table, &patches).await {
+        Ok(written) => written.map(Arc::new),
+        // When the store does not answer, the jobs are tried again after their leases.
+        Err(error) if error.retryable() => return Err(error),
+        // Else it would be the same the next time: no source is left without its error.
+        Err(error) => {
+            for one in &mut ended {
+                if matches!(one.outcome, Outcome::Completed { .. }) {
+                    one.outcome = failed(&error);
+                }
+            }
+            None
+        }
+    };
     let ended = Arc::new(ended);
     let mut tries = 0;
     let verdicts = loop {
