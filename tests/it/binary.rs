@@ -182,10 +182,6 @@ impl Running {
         Self { child, lines }
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// The next line of its output; `None` when it has said all.
     #[track_caller]
     pub fn line(&self) -> Option<String> {
@@ -208,11 +204,6 @@ impl Running {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.lines.iter().collect()
-    }
-
-    /// Whether it has not ended.
-    pub fn lives(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
     }
 
     /// Waits for its end; its exit code, where no signal ended it.

@@ -2,8 +2,16 @@
 //! they ran must end with them, and their reports must count for nothing where they come too late.
 
 use std::process::Stdio;
+use std::time::Duration;
 
-use crate::binary::{Place, Row, Running, int, lives, text, there, wait_for};
+use sluicegate::config::Limits;
+use sluicegate::engine::{Engine, EngineOptions};
+use sluicegate::session::progress::Watcher;
+use sluicegate::time::Clock;
+use sluicegate::worker::WorkOptions;
+use tokio::sync::watch;
+
+use crate::binary::{PATIENCE, Place, Row, Running, int, lives, text, there, wait_for};
 
 /// A table with one job of a command that runs `script` with `$1` as its output folder. Before
 /// that the script notes its own process and that of a grandchild that would live for long.
@@ -295,5 +303,69 @@ fn ctrl_c_in_run_jobs_hands_back_what_runs() {
         story(&place),
         ["job-scheduled", "job-started", "job-released"]
     );
+    place.check();
+}
+
+/// The store breaks while a group of more sources than outcomes may wait is answered. The worker
+/// must neither wait for ever nor keep the jobs by its heartbeats.
+#[test]
+fn a_group_that_cannot_be_reported_is_given_up() {
+    const JOBS: usize = 2500;
+    let place = Place::new();
+    let script = "if [ ! -e broken ]; then touch broken; mv store/tables away; : > store/tables; fi
+        exec sed 's/.*\"source_id\":\"\\([^\"]*\\)\".*/{\"source_id\":\"\\1\",\"columns\":{\"note\":\"x\"}}/'";
+    std::fs::write(place.path("run.sh"), script).unwrap();
+    place.sql(&format!(
+        "CREATE TABLE docs (id TEXT PRIMARY KEY, note TEXT);
+         INSERT INTO docs (id, status)
+           SELECT concat('d', value), 'RAW' FROM generate_series(1, {JOBS});
+         CREATE TRANSFORM run ON docs FROM STATUS 'RAW' TO STATUS 'DONE'
+           WITH (lease '3 seconds', backoff '1 millisecond', group_size {JOBS})
+           USING COMMAND 'sh run.sh';
+         SELECT schedule_job('run', id) FROM docs"
+    ));
+    let mut worker = noted_worker(&place);
+    noted(&place, "a group ended without all its reports");
+    worker.signal(libc::SIGTERM);
+    assert_eq!(worker.end(), Some(0));
+    std::fs::remove_file(place.store().join("tables")).unwrap();
+    std::fs::rename(place.path("away"), place.store().join("tables")).unwrap();
+    place.work_out();
+    let done = place.sql("SELECT count(*) AS done FROM docs WHERE status = 'DONE' AND note = 'x'");
+    assert_eq!(int(&done[0], "done"), i64::try_from(JOBS).unwrap());
+    place.check();
+}
+
+/// Rows that cannot be read are no source's fault, so their jobs are handed back. The worker must
+/// not claim them again in a tight loop, and gives up some day.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_cannot_read_its_sources_gives_up() {
+    let place = Place::new();
+    one_job(&place, "lease '1 day'", "exit 0");
+    std::fs::rename(place.store().join("tables"), place.path("away")).unwrap();
+    let limits = Limits {
+        worker_poll: Duration::from_millis(1),
+        worker_retries_max: 3,
+        ..Limits::default()
+    };
+    let options = EngineOptions::new(place.store().display().to_string());
+    let engine = Engine::open_with(options, Clock::System, limits)
+        .await
+        .unwrap();
+    let (_asks, asked) = watch::channel(false);
+    // One group at a time, so that their number is exact.
+    let options = WorkOptions {
+        parallel: 1,
+        ..WorkOptions::until_idle("w")
+    };
+    let worker = engine.work(options, asked, Watcher::default());
+    let ended = tokio::time::timeout(PATIENCE, worker).await;
+    assert!(ended.expect("it gives up").is_err());
+    std::fs::rename(place.path("away"), place.store().join("tables")).unwrap();
+    let mut expected = vec!["job-scheduled"];
+    for _ in 0..4 {
+        expected.extend(["job-started", "job-released"]);
+    }
+    assert_eq!(story(&place), expected);
     place.check();
 }
