@@ -3,9 +3,13 @@
 //! One binary, so that the crate is linked once.
 
 mod architecture;
+mod binary;
 mod codes;
+mod contention;
+mod crash;
 mod files;
 mod normalise;
 mod reference;
 mod selections;
 mod slt;
+mod stops;

@@ -85,6 +85,18 @@ impl Draft<'_> {
         Ok(Err(decision))
     }
 
+    /// Whether a report would be taken: its attempt still runs.
+    pub fn report_lives(&self, report: Report) -> bool {
+        self.state.job(report.job).is_some_and(|job| {
+            let attempt = AttemptRef {
+                job: report.job,
+                attempt: job.attempt,
+                token: report.token,
+            };
+            rules::report_is_live(job, attempt) == Permission::Allowed
+        })
+    }
+
     /// Renews the lease of a running job.
     ///
     /// # Returns
