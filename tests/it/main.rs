@@ -4,6 +4,7 @@
 
 mod architecture;
 mod codes;
+mod embedding;
 mod files;
 mod normalise;
 mod reference;
