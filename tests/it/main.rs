@@ -10,3 +10,4 @@ mod normalise;
 mod reference;
 mod selections;
 mod slt;
+mod tour;
