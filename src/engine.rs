@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::config::Limits;
 use crate::error::Result;
 use crate::functions::files::Roots;
-use crate::ledger::store::{Store, StoreOptions};
+use crate::ledger::store::{Absent, Store, StoreOptions};
 use crate::ledger::{Duty, Ledger};
 use crate::session::Session;
 use crate::session::claim::ClaimJobs;
@@ -51,7 +51,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the store, and makes it where it does not exist.
+    /// Opens the store, and makes it where it does not exist; for reading only, it must exist.
     ///
     /// # Errors
     /// `SG7001 store-url`, `SG7002 store-unavailable`, `SG7003 store-corrupt`, `SG7004
@@ -65,7 +65,15 @@ impl Engine {
     /// # Errors
     /// Those of [`Engine::open`].
     pub async fn open_with(options: EngineOptions, clock: Clock, limits: Limits) -> Result<Self> {
-        let store = Store::open(&options.store, &StoreOptions::default()).await?;
+        let absent = match options.access {
+            Access::ReadWrite => Absent::Make,
+            Access::ReadOnly => Absent::Refuse,
+        };
+        let how = StoreOptions {
+            absent,
+            ..StoreOptions::default()
+        };
+        let store = Store::open(&options.store, &how).await?;
         let folder = std::env::current_dir().ok();
         let roots = Roots::new(store.url().as_str(), folder.as_deref(), &options.roots)?;
         let duty = match options.access {
@@ -192,6 +200,19 @@ mod tests {
             events
         );
         assert_eq!(number(&session, "SELECT count(*) FROM notices").await, 2);
+    }
+
+    /// A typing error in `--store` once left an empty folder behind, and an answer about nothing.
+    #[tokio::test]
+    async fn a_reader_makes_no_store() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("absent");
+        let options = EngineOptions {
+            access: Access::ReadOnly,
+            ..EngineOptions::new(folder.display().to_string())
+        };
+        let error = Engine::open(options).await.unwrap_err();
+        assert_eq!((error.code(), folder.exists()), (Code::StoreUrl, false));
     }
 
     #[tokio::test(flavor = "multi_thread")]

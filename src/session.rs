@@ -10,6 +10,7 @@ pub mod claim;
 pub mod core;
 mod definitions;
 pub mod effect_node;
+mod embedding;
 mod errors;
 pub mod gate;
 pub mod names;

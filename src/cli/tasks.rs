@@ -15,7 +15,7 @@ use crate::demo::story::{Setting, tell};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Code, Error, Result};
 use crate::ledger::check;
-use crate::ledger::store::{Store, StoreOptions};
+use crate::ledger::store::{Absent, Store, StoreOptions};
 use crate::repl::progress;
 use crate::session::reference::markdown;
 use crate::worker::{End, WorkOptions};
@@ -114,7 +114,11 @@ fn note(text: &str) {
 
 /// Checks every rule of a store, also of one that does not open.
 pub(super) async fn check(url: &str) -> Result<ExitCode> {
-    let store = Store::open(url, &StoreOptions::default()).await?;
+    let options = StoreOptions {
+        absent: Absent::Refuse,
+        ..StoreOptions::default()
+    };
+    let store = Store::open(url, &options).await?;
     let report = check::check(&store).await?;
     let mut text: String = report
         .findings

@@ -69,9 +69,22 @@ pub struct Entry {
     pub modified: Timestamp,
 }
 
-/// Settings of an object store client that the environment does not give.
+/// What opening does where there is no folder of that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Absent {
+    /// Makes it: a new store is an empty folder.
+    #[default]
+    Make,
+    /// Refuses: whoever only reads named something else than they meant.
+    Refuse,
+}
+
+/// How a store is opened.
 #[derive(Debug, Clone, Default)]
 pub struct StoreOptions {
+    /// Of local folders; a bucket is there or not.
+    pub absent: Absent,
+    /// Settings of an object store client that the environment does not give.
     /// Pairs as object_store names them, such as `aws_endpoint` or `allow_http`. They win over
     /// the variables `AWS_*`, `AZURE_*` and `GOOGLE_*` of the environment.
     pub settings: Vec<(String, String)>,

@@ -105,15 +105,28 @@ pub fn state_over(
     extra: Vec<(String, Arc<dyn TableProvider>)>,
 ) -> SessionState {
     let now = sight.now;
+    with_schema(base, now, schema(base, sight, extra))
+}
+
+/// All tables of the snapshot. Of one statement: it counts how deep views are nested, whoever
+/// asks.
+///
+/// # Arguments
+/// `base` and `extra` as for [`state_over`].
+pub fn schema(
+    base: &SessionState,
+    sight: Sight,
+    extra: Vec<(String, Arc<dyn TableProvider>)>,
+) -> Arc<SnapshotSchema> {
+    let now = sight.now;
     // The schema plans views with a state that holds the schema itself; a weak reference in the
     // middle keeps the pair from holding each other for ever.
-    let schema = Arc::new_cyclic(|weak: &Weak<SnapshotSchema>| SnapshotSchema {
+    Arc::new_cyclic(|weak: &Weak<SnapshotSchema>| SnapshotSchema {
         sight,
         extra,
         session: with_schema(base, now, Arc::new(WeakSchema(weak.clone()))),
         depth: AtomicUsize::new(0),
-    });
-    with_schema(base, now, schema)
+    })
 }
 
 fn with_schema(

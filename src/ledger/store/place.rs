@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::error::{Code, Error, Result};
 use crate::ledger::local::{self, KnownFolders};
-use crate::ledger::store::{Medium, Store, StoreOptions};
+use crate::ledger::store::{Absent, Medium, Store, StoreOptions};
 
 const FORMS: &str = "Give a folder, or a URL such as file:///folder, memory://name, \
                      s3://bucket/path, az://container/path or gs://bucket/path.";
@@ -32,7 +32,7 @@ static NAMED: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mu
 
 pub(super) async fn open(text: &str, options: &StoreOptions) -> Result<Store> {
     let Some((scheme, _)) = text.split_once("://") else {
-        return open_folder(text, PathBuf::from(text)).await;
+        return open_folder(text, PathBuf::from(text), options.absent).await;
     };
     let url = Url::parse(text).map_err(|error| {
         store_url(text)
@@ -41,7 +41,7 @@ pub(super) async fn open(text: &str, options: &StoreOptions) -> Result<Store> {
     })?;
     match scheme.to_ascii_lowercase().as_str() {
         "file" => match url.to_file_path() {
-            Ok(folder) => open_folder(text, folder).await,
+            Ok(folder) => open_folder(text, folder, options.absent).await,
             Err(()) => Err(store_url(text).with_detail("A file URL has three slashes.")),
         },
         "memory" => open_memory(text, &url),
@@ -52,9 +52,15 @@ pub(super) async fn open(text: &str, options: &StoreOptions) -> Result<Store> {
     }
 }
 
-async fn open_folder(text: &str, folder: PathBuf) -> Result<Store> {
+async fn open_folder(text: &str, folder: PathBuf, absent: Absent) -> Result<Store> {
     if folder.as_os_str().is_empty() {
         return Err(store_url(text));
+    }
+    if absent == Absent::Refuse && !folder.exists() {
+        return Err(
+            Error::new(Code::StoreUrl, format!("store \"{text}\" does not exist"))
+                .with_hint("Give the folder of a store. Opening it for writing makes a new one."),
+        );
     }
     let made = spawn_blocking(move || {
         let folder = path::absolute(folder)?;

@@ -369,6 +369,7 @@ async fn bucket_is_configured_by_options() {
         ("aws_skip_signature", "true"),
     ];
     let options = StoreOptions {
+        absent: Absent::Make,
         settings: settings
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .to_vec(),
