@@ -288,7 +288,7 @@ async fn run_scripts(
     for Script { name, text } in scripts {
         let end = if text.trim_start().starts_with('\\') && !sql.command.is_empty() {
             match Repl::new(runner()).run_command(&text).await {
-                Ok(()) => ScriptEnd::Done,
+                Ok(end) => end,
                 Err(error) => {
                     complain(&error);
                     ScriptEnd::Failed

@@ -35,7 +35,8 @@ pub struct Limits {
     pub lease: Duration,
     /// The longest lease that may be asked for.
     pub lease_max: Duration,
-    /// Crashes of one job that do not use up an attempt; each further one does.
+    /// Crashes after which a job is discarded, for it may be what takes its workers down. Fewer use
+    /// up no attempt.
     pub crashes_max: u16,
     /// Jobs that one `claim_jobs` call may ask for.
     pub claim_jobs_max: usize,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::config::Limits;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::functions::files::Roots;
 use crate::ledger::store::{Absent, Store, StoreOptions};
 use crate::ledger::{Duty, Ledger};
@@ -104,6 +104,10 @@ impl Engine {
         stop: watch::Receiver<bool>,
         watcher: Watcher,
     ) -> Result<Worked> {
+        if self.access == Access::ReadOnly {
+            return Err(Error::new(Code::ReadOnly, "a worker cannot run read-only")
+                .with_hint("Open the store for writing; a worker commits what it does."));
+        }
         work(&self.core, options, stop, watcher).await
     }
 

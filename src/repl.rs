@@ -33,7 +33,7 @@ use self::format::Format;
 use self::highlight::SqlHighlighter;
 use self::output::Output;
 use self::report::{Origin, render};
-use self::script::{OnError, read_script, run_script};
+use self::script::{OnError, ScriptEnd, read_script, run_script};
 use self::statement::{Ended, Runner, Timing};
 use crate::error::{Code, Error, Result};
 use crate::session::Session;
@@ -68,6 +68,8 @@ pub struct Repl {
 enum Next {
     Read,
     Leave,
+    /// A script was not run to its end, and has told why.
+    Ended(ScriptEnd),
 }
 
 impl Repl {
@@ -98,7 +100,7 @@ impl Repl {
         loop {
             match tokio::task::block_in_place(|| editor.read_line(&prompt)) {
                 Ok(Signal::Success(text)) => match self.enter(&text).await {
-                    Next::Read => {}
+                    Next::Read | Next::Ended(_) => {}
                     Next::Leave => return Ok(()),
                 },
                 Ok(Signal::CtrlD) => return Ok(()),
@@ -114,8 +116,11 @@ impl Repl {
     ///
     /// # Errors
     /// SG1001 syntax-error and whatever the command meets.
-    pub async fn run_command(mut self, line: &str) -> Result<()> {
-        self.command(line).await.map(|_| ())
+    pub async fn run_command(mut self, line: &str) -> Result<ScriptEnd> {
+        Ok(match self.command(line).await? {
+            Next::Read | Next::Leave => ScriptEnd::Done,
+            Next::Ended(end) => end,
+        })
     }
 
     fn editor(&mut self) -> Reedline {
@@ -243,8 +248,11 @@ impl Repl {
             Command::Include(path) => {
                 let text = read_script(&path)?;
                 let name = path.display().to_string();
-                run_script(&mut self.runner, &name, &text, OnError::Stop).await;
+                let end = run_script(&mut self.runner, &name, &text, OnError::Stop).await;
                 self.renew_names().await;
+                if end != ScriptEnd::Done {
+                    return Ok(Next::Ended(end));
+                }
             }
             Command::Output(None) => self.runner.output = Output::stdout(),
             Command::Output(Some(path)) => self.runner.output = Output::file(&path)?,

@@ -1,5 +1,6 @@
 //! The committer: the thread that decides, writes commits, and reads those of others.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -239,10 +240,15 @@ impl Committer {
                 &self.limits,
             )
             .with_first_ordinal(rows);
-            let drafted = draft
-                .expire_leases()
-                .and_then(|()| (proposal.decide)(&mut draft))
-                .and_then(|()| draft.finish());
+            // A bug in one decision must not end the thread that decides for all others. The draft
+            // is thrown away, so a half-changed one is not seen.
+            let decided = catch_unwind(AssertUnwindSafe(|| {
+                draft
+                    .expire_leases()
+                    .and_then(|()| (proposal.decide)(&mut draft))
+            }));
+            let decided = decided.unwrap_or_else(|_| Err(Error::bug("a decision panicked")));
+            let drafted = decided.and_then(|()| draft.finish());
             match drafted {
                 Ok(Drafted {
                     state: after,

@@ -228,9 +228,26 @@ impl SnapshotSchema {
         }
         let planned = plan.await;
         self.depth.fetch_sub(1, Ordering::SeqCst);
-        let (plan, sql) = planned?;
+        let (plan, sql) = planned.map_err(|error| in_view(name, error))?;
         Ok(Arc::new(ViewTable::new(plan, sql)))
     }
+}
+
+/// What is wrong inside a view, without the place in the view's own text, which nobody typed now.
+fn in_view(name: &str, error: Error) -> Error {
+    // A view inside the view has said so already.
+    if error.message().starts_with("view ") {
+        return error;
+    }
+    let wrong = Error::new(
+        error.code(),
+        format!("view \"{name}\": {}", error.message()),
+    );
+    let detail = error.detail().map(str::to_owned);
+    let wrong = detail.into_iter().fold(wrong, Error::with_detail);
+    wrong.with_hint(format!(
+        "CREATE OR REPLACE VIEW {name} AS ... mends it, and DROP VIEW {name} removes it."
+    ))
 }
 
 fn unreadable(name: &str) -> Error {

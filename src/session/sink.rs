@@ -21,6 +21,7 @@ use crate::model::decide::{
 use crate::model::draft::{Author, Draft};
 use crate::model::event::RowRef;
 use crate::model::locks::LockMode;
+use crate::model::state::State;
 use crate::session::core::Core;
 use crate::session::effect_node::action::{BoundCall, EffectForecast, EffectSink, forecast_fields};
 use crate::session::writeback::{Patch, Written, check_patch, write_patches};
@@ -114,61 +115,12 @@ struct Patches {
 impl Patches {
     /// Writes the new rows, one run per source table, before anything is decided.
     async fn prepare(core: &Core, calls: &[BoundCall], rows: usize) -> Result<Self> {
-        let mut places = vec![vec![None; rows]; calls.len()];
-        let mut by_table: BTreeMap<TableId, TablePatches> = BTreeMap::new();
-        let completes = |call: &BoundCall| {
-            call.function == EffectFunction::CompleteJob
-                && call
-                    .args
-                    .columns()
-                    .get(COLUMNS)
-                    .is_some_and(|c| c.null_count() < rows)
-        };
-        if !calls.iter().any(completes) {
+        if !calls.iter().any(|call| writes_back(call, rows)) {
             return Ok(Self::default());
         }
         let state = core.ledger.snapshot().await?;
-        let mut seen = HashSet::new();
-        // In the order of the decisions: rows of a run are linked in their order.
-        for row in 0..rows {
-            for (at, call) in calls.iter().enumerate().filter(|(_, call)| completes(call)) {
-                let args = Args { call, row };
-                let Some(json) = args.text(COLUMNS) else {
-                    continue;
-                };
-                let report = args.report();
-                // A stale report writes nothing; the model refuses it with its reason.
-                let live = state
-                    .job(report.job)
-                    .filter(|job| job.token == report.token);
-                let Some(job) = live else { continue };
-                let (Some(table), Some(key)) =
-                    (state.tables.get(&job.table), state.key(job.table, job.slot))
-                else {
-                    continue;
-                };
-                let columns = serde_json::from_str(json).map_err(|error| {
-                    call.function
-                        .signature()
-                        .argument_error("argument \"columns\" of complete_job is no JSON object")
-                        .with_source(error)
-                })?;
-                check_patch(table, &columns)?;
-                if !seen.insert(report.job) {
-                    return Err(call.function.signature().argument_error(format!(
-                        "job {} is completed with columns twice in one statement",
-                        report.job
-                    )));
-                }
-                let (patches, of) = by_table.entry(job.table).or_default();
-                patches.push(Patch {
-                    job: report.job,
-                    source_id: key.to_string(),
-                    columns,
-                });
-                of.push((at, row));
-            }
-        }
+        let by_table = patches(&state, calls, rows)?;
+        let mut places = vec![vec![None; rows]; calls.len()];
         let mut written = Vec::new();
         for (id, (patches, of)) in by_table {
             let Some(table) = state.tables.get(&id) else {
@@ -206,6 +158,70 @@ impl Patches {
     }
 }
 
+/// Whether a call brings columns in some row.
+fn writes_back(call: &BoundCall, rows: usize) -> bool {
+    let columns = call.args.columns().get(COLUMNS);
+    call.function == EffectFunction::CompleteJob && columns.is_some_and(|c| c.null_count() < rows)
+}
+
+/// The columns that calls bring, checked against their tables.
+///
+/// # Errors
+/// `SG1004 effect-argument`, `SG8005 invalid-answer`.
+fn patches(
+    state: &State,
+    calls: &[BoundCall],
+    rows: usize,
+) -> Result<BTreeMap<TableId, TablePatches>> {
+    let mut by_table: BTreeMap<TableId, TablePatches> = BTreeMap::new();
+    let mut seen = HashSet::new();
+    // In the order of the decisions: rows of a run are linked in their order.
+    for row in 0..rows {
+        for (at, call) in calls
+            .iter()
+            .enumerate()
+            .filter(|(_, call)| writes_back(call, rows))
+        {
+            let args = Args { call, row };
+            let Some(json) = args.text(COLUMNS) else {
+                continue;
+            };
+            let report = args.report();
+            // A stale report writes nothing; the model refuses it with its reason.
+            let live = state
+                .job(report.job)
+                .filter(|job| job.token == report.token);
+            let Some(job) = live else { continue };
+            let (Some(table), Some(key)) =
+                (state.tables.get(&job.table), state.key(job.table, job.slot))
+            else {
+                continue;
+            };
+            let columns = serde_json::from_str(json).map_err(|error| {
+                call.function
+                    .signature()
+                    .argument_error("argument \"columns\" of complete_job is no JSON object")
+                    .with_source(error)
+            })?;
+            check_patch(table, &columns)?;
+            if !seen.insert(report.job) {
+                return Err(call.function.signature().argument_error(format!(
+                    "job {} is completed with columns twice in one statement",
+                    report.job
+                )));
+            }
+            let (patches, of) = by_table.entry(job.table).or_default();
+            patches.push(Patch {
+                job: report.job,
+                source_id: key.to_string(),
+                columns,
+            });
+            of.push((at, row));
+        }
+    }
+    Ok(by_table)
+}
+
 /// The place of argument `columns` of `complete_job`.
 const COLUMNS: usize = 4;
 
@@ -226,6 +242,7 @@ impl EffectForecast for LedgerForecast {
         let foreseen = self
             .ledger
             .preview(self.author.clone(), |draft| {
+                patches(draft.state(), &calls, rows)?;
                 let mut run = Run::new(rows, &calls);
                 run.all(draft, &[])?;
                 Ok((run.forecasts()?, run.counts()))

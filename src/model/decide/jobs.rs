@@ -432,7 +432,7 @@ impl Draft<'_> {
             }
             let status = table.status_name(source.status);
             match rules::status_is_taken(transform, status) {
-                Permission::Allowed => picked.start.push((id, job.attempt + 1)),
+                Permission::Allowed => picked.start.push((id, job.attempt.saturating_add(1))),
                 Permission::Denied => {
                     picked
                         .cancel
