@@ -241,7 +241,8 @@ pub fn unknown_table<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Er
 
 /// Adds "did you mean" to the error for an unknown table, where a known name is near.
 pub fn suggest_table<'a>(error: Error, known: impl Iterator<Item = &'a str>) -> Error {
-    if error.code() != Code::UnknownObject {
+    // What is unknown inside a view is said with the view.
+    if error.code() != Code::UnknownObject || error.message().starts_with("view ") {
         return error;
     }
     let name = error
