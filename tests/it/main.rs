@@ -4,6 +4,7 @@
 
 mod architecture;
 mod codes;
+mod commands;
 mod embedding;
 mod files;
 mod normalise;
