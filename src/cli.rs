@@ -68,7 +68,13 @@ struct StoreArgs {
 #[derive(Debug, Args)]
 struct SqlArgs {
     /// Run these statements, or one backslash command; may be given several times
-    #[arg(short = 'c', long, value_name = "SQL", conflicts_with = "file")]
+    #[arg(
+        short = 'c',
+        long,
+        value_name = "SQL",
+        conflicts_with = "file",
+        allow_hyphen_values = true
+    )]
     command: Vec<String>,
 
     /// Run this script; - is standard input; may be given several times

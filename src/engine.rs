@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -110,12 +111,17 @@ impl Engine {
     /// hand back what runs, and the upkeep. Where every process is short, one of them must see
     /// the upkeep through.
     pub async fn close(&self) {
+        self.close_within(self.core.ledger.limits().shutdown_wait)
+            .await;
+    }
+
+    /// The same within a time of one's own.
+    pub async fn close_within(&self, wait: Duration) {
         self.core.background.close();
         let background = async {
             self.core.background.wait().await;
             self.core.ledger.maintenance().idle().await;
         };
-        let wait = self.core.ledger.limits().shutdown_wait;
         if tokio::time::timeout(wait, background).await.is_err() {
             tracing::warn!("the background did not end in time; leases of workers will run out");
         }

@@ -42,7 +42,7 @@ use futures::StreamExt;
 use uuid::Uuid;
 
 use crate::error::{Code, Error, Result};
-use crate::functions::effect::Need;
+use crate::functions::effect::{EffectFunction, Need};
 use crate::ledger::Ledger;
 use crate::ledger::checkpoint::Written;
 use crate::model::draft::Author;
@@ -616,9 +616,16 @@ pub fn query_tree(query: Query) -> SyntaxTree {
     SyntaxTree::Statement(Box::new(statement))
 }
 
-/// Whether a statement watches its time itself, or is as long as the work that it was given.
+/// Whether a statement watches its time itself, or is as long as the work that it was given, as
+/// a procedure that runs jobs is.
 fn bounds_itself(statement: &Statement) -> bool {
-    matches!(statement, Statement::Query(_) | Statement::Call(_))
+    match statement {
+        Statement::Query(_) => true,
+        Statement::Call(function) => {
+            EffectFunction::named(&parser::object_name(&function.name)).is_none()
+        }
+        _ => false,
+    }
 }
 
 fn timed_out(limit: Duration) -> Error {

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::id::TransformId;
 use crate::model::draft::Draft;
@@ -106,9 +107,42 @@ pub async fn work(
 
 /// What woke the loop.
 enum Wake {
-    GroupEnded,
+    GroupEnded(Result<()>),
     Time,
     Stop,
+}
+
+/// Whether another try may go well.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hope {
+    Some,
+    None,
+}
+
+/// What went wrong in a row, so that a store that does not answer, or whose rows cannot be read,
+/// is neither asked in a tight loop nor for ever.
+#[derive(Default)]
+struct Trouble {
+    failures: u32,
+    /// Whether the pause after the last failure is over.
+    paused: bool,
+    /// No more jobs are claimed; those that run are finished first.
+    fatal: Option<Error>,
+}
+
+impl Trouble {
+    fn note(&mut self, error: Error, hope: Hope, limits: &Limits) {
+        self.failures += 1;
+        self.paused = false;
+        if hope == Hope::None || self.failures > limits.worker_retries_max {
+            self.fatal = self.fatal.take().or(Some(error));
+        }
+    }
+
+    fn pause(&self, limits: &Limits) -> Option<Duration> {
+        let waits = self.failures > 0 && !self.paused;
+        waits.then(|| limits.worker_poll.saturating_mul(self.failures))
+    }
 }
 
 struct Worker {
@@ -120,48 +154,49 @@ struct Worker {
 
 impl Worker {
     async fn run(&self, stop: &mut watch::Receiver<bool>) -> Result<()> {
-        let mut groups: JoinSet<()> = JoinSet::new();
+        let mut groups: JoinSet<Result<()>> = JoinSet::new();
         let mut begun = 0;
-        let mut failures = 0;
+        let mut trouble = Trouble::default();
         loop {
             let stopping = *stop.borrow();
-            let over = stopping || self.options.groups_max.is_some_and(|max| begun >= max);
+            let enough = self.options.groups_max.is_some_and(|max| begun >= max);
+            let over = stopping || enough || trouble.fatal.is_some();
             if over && groups.is_empty() {
-                return Ok(());
+                return trouble.fatal.map_or(Ok(()), Err);
             }
             let room = !over && groups.len() < self.options.parallel;
-            let mut pause = None;
-            if room {
+            let mut pause = trouble.pause(self.limits());
+            if room && pause.is_none() {
                 match self.claim(begun).await {
                     Ok(Some(group)) => {
-                        failures = 0;
                         begun += 1;
                         groups.spawn(self.group(group, stop.clone()));
                         continue;
                     }
                     Ok(None) if groups.is_empty() && self.idle() => return Ok(()),
-                    Ok(None) => {
-                        failures = 0;
-                        pause = Some(self.pause());
+                    Ok(None) => pause = Some(self.pause()),
+                    Err(error) => {
+                        tracing::warn!(%error, "no jobs could be claimed");
+                        let hope = match error.retryable() {
+                            true => Hope::Some,
+                            false => Hope::None,
+                        };
+                        trouble.note(error, hope, self.limits());
+                        continue;
                     }
-                    Err(error) if error.retryable() => {
-                        failures += 1;
-                        if failures > self.limits().worker_retries_max {
-                            return Err(error);
-                        }
-                        tracing::warn!(%error, failures, "no jobs could be claimed");
-                        pause = Some(self.limits().worker_poll.saturating_mul(failures));
-                    }
-                    Err(error) => return Err(error),
                 }
             }
             match wait(&mut groups, pause, (!stopping).then_some(&mut *stop)).await {
-                Wake::GroupEnded | Wake::Time | Wake::Stop => {}
+                Wake::GroupEnded(Ok(())) => trouble.failures = 0,
+                // The next group may be of another transform.
+                Wake::GroupEnded(Err(error)) => trouble.note(error, Hope::Some, self.limits()),
+                Wake::Time => trouble.paused = true,
+                Wake::Stop => {}
             }
         }
     }
 
-    fn limits(&self) -> &crate::config::Limits {
+    fn limits(&self) -> &Limits {
         self.context.core.ledger.limits()
     }
 
@@ -170,12 +205,14 @@ impl Worker {
         &self,
         group: Group,
         stop: watch::Receiver<bool>,
-    ) -> impl Future<Output = ()> + Send + 'static {
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
         let context = self.context.clone();
+        // Tracked, for a group that is dropped kills its commands, and the process waits for that.
+        let tracker = self.context.core.background.clone();
         let worked = Arc::clone(&self.worked);
         let watcher = self.watcher.clone();
         let wanted = self.options.transforms.clone();
-        async move {
+        tracker.track_future(async move {
             let transform = Arc::clone(&group.transform);
             let seen = |verdicts: &Verdicts| {
                 let mut worked = worked.lock();
@@ -185,10 +222,11 @@ impl Worker {
                 }
                 watcher.tell(progress(&context.core.ledger.seen(), &wanted, &worked));
             };
-            if let Err(error) = group::run(&context, group, stop, &seen).await {
+            let ended = group::run(&context, group, stop, &seen).await;
+            ended.inspect_err(|error| {
                 tracing::error!(%transform, %error, "a group ended without all its reports");
-            }
-        }
+            })
+        })
     }
 
     fn check_names(&self, state: &State) -> Result<()> {
@@ -273,7 +311,7 @@ impl Worker {
 
 /// Waits for a group to end, for the time, or for the request to stop.
 async fn wait(
-    groups: &mut JoinSet<()>,
+    groups: &mut JoinSet<Result<()>>,
     pause: Option<Duration>,
     stop: Option<&mut watch::Receiver<bool>>,
 ) -> Wake {
@@ -295,10 +333,11 @@ async fn wait(
     };
     tokio::select! {
         ended = groups.join_next(), if !groups.is_empty() => {
-            if let Some(Err(error)) = ended {
-                tracing::error!(%error, "a group was torn");
-            }
-            Wake::GroupEnded
+            Wake::GroupEnded(match ended {
+                Some(Ok(ended)) => ended,
+                Some(Err(error)) => Err(Error::bug("a group was torn").with_source(error)),
+                None => Ok(()),
+            })
         }
         () = time => Wake::Time,
         () = asked => Wake::Stop,

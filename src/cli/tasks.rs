@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{CANCELLED, DemoArgs, StoreArgs, WorkArgs};
@@ -23,6 +23,10 @@ use crate::worker::{End, WorkOptions};
 /// Notices that the demonstrator makes up. Chosen: it takes well under a minute on two cores.
 const COUNT: usize = 500;
 
+/// How long the commands of a worker may take to be killed when it ends at once. Chosen: it is a
+/// matter of milliseconds, and somebody waits.
+const TEAR_WAIT: Duration = Duration::from_secs(2);
+
 /// Runs a worker until it is told to end: by SIGINT or SIGTERM. A second one ends it at once.
 pub(super) async fn work(engine: &Engine, args: WorkArgs) -> Result<ExitCode> {
     let mut options = WorkOptions::until_idle(args.name.unwrap_or_else(worker_name));
@@ -35,24 +39,30 @@ pub(super) async fn work(engine: &Engine, args: WorkArgs) -> Result<ExitCode> {
     if let Some(parallel) = args.parallel {
         options.parallel = usize::try_from(parallel.get()).unwrap_or(usize::MAX);
     }
+    // One for both signals: none that comes between them is missed.
+    let mut signals = Signals::listen()?;
     let (asks, asked) = watch::channel(false);
-    let worked = engine.work(options, asked, progress::bar());
-    tokio::pin!(worked);
-    let worked = tokio::select! {
-        worked = &mut worked => worked?,
-        signal = told_to_end() => {
-            signal?;
+    let mut worked = Box::pin(engine.work(options, asked, progress::bar()));
+    let ended = tokio::select! {
+        ended = &mut worked => Some(ended),
+        () = signals.next() => {
             note("ending: what runs is finished or handed back; again to end at once\n");
             asks.send_replace(true);
             tokio::select! {
-                worked = &mut worked => worked?,
-                _ = told_to_end() => {
-                    note("ended at once: what ran is tried again when its lease is over\n");
-                    return Ok(ExitCode::from(CANCELLED));
-                }
+                ended = &mut worked => Some(ended),
+                () = signals.next() => None,
             }
         }
     };
+    let Some(ended) = ended else {
+        // Whoever drops a worker kills its commands; the process must live until that is done.
+        drop(worked);
+        engine.close_within(TEAR_WAIT).await;
+        note("ended at once: what ran is tried again when its lease is over\n");
+        return Ok(ExitCode::from(CANCELLED));
+    };
+    engine.close().await;
+    let worked = ended?;
     for (transform, verdicts) in &worked {
         let texts: Vec<String> = verdicts
             .iter()
@@ -63,16 +73,28 @@ pub(super) async fn work(engine: &Engine, args: WorkArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn told_to_end() -> Result<()> {
-    let unheard =
-        |error: std::io::Error| Error::bug("signals cannot be listened to").with_source(error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let unheard =
+            |error: io::Error| Error::bug("signals cannot be listened to").with_source(error);
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(unheard)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(unheard)?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// `host/process`, so that nobody confuses the workers of several machines.

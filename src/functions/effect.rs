@@ -262,9 +262,6 @@ impl EffectFunction {
 /// The modes of a lock.
 pub const LOCK_MODES: &[&str] = &["exclusive", "shared"];
 
-/// What `heartbeat` can answer: go on, stop at the next safe point, stop at once.
-pub const HEARTBEAT_OUTCOMES: &[&str] = &["alive", "cancel-requested", "stale"];
-
 const PRIORITY: Parameter = optional(
     "priority",
     ParameterKind::Integer,
@@ -345,6 +342,11 @@ static SET_STATUS: Signature = Signature {
             "The key of the source, TEXT or BIGINT.",
         ),
         required("status", ParameterKind::Text, "The new status."),
+        optional(
+            "from",
+            ParameterKind::Text,
+            "Only where this is its status at the moment of the commit. Default: any.",
+        ),
     ],
     returns: Returns::Boolean,
     doc: "Sets the status of a source that is not locked. FALSE where refused.",

@@ -166,7 +166,8 @@ impl Maintenance {
         match self.inner.runtime.block_on(swept) {
             Ok(0) => {}
             Ok(files) => tracing::info!(files, "left-over staging files swept"),
-            Err(error) => tracing::warn!(%error, "staging files are not swept"),
+            // The next opening sweeps them; the process may just be ending.
+            Err(error) => tracing::debug!(%error, "staging files are not swept"),
         }
     }
 

@@ -438,7 +438,14 @@ impl Step<'_, '_> {
                     source.key, found.running_job
                 )
             },
-        )
+        )?;
+        let table = known(self.state.tables.get(&source.table), || {
+            format!("the table of source \"{}\"", source.key)
+        })?;
+        let lock = rules::lock_of_other(self.state, table, source.slot, self.origin.actor);
+        require(Rule::OneHolder, Permission::of(lock.is_none()), || {
+            format!("source \"{}\" is changed under somebody's lock", source.key)
+        })
     }
 
     fn row_moved(&mut self, table: TableId, slot: Slot, row: RowRef) -> Result<(), Violation> {
@@ -546,6 +553,15 @@ impl Step<'_, '_> {
         let SourceRef { table, slot, key } = source_ref;
         let source = known(self.state.source(table, slot), || {
             format!("source \"{key}\"")
+        })?;
+        let scheduled = known(self.state.transforms.get(&transform), || {
+            format!("transform {transform}")
+        })?;
+        require(Rule::Known, rules::works_on(scheduled, table), || {
+            format!(
+                "transform \"{}\" is not one of this table, or was dropped",
+                scheduled.name
+            )
         })?;
         let free = rules::no_live_job(self.state, source, transform);
         require(Rule::OneLiveJob, free, || {
@@ -865,6 +881,22 @@ impl Step<'_, '_> {
     ) -> Result<(), Violation> {
         self.report(attempt)?;
         let id = attempt.job;
+        if run_at.is_some() {
+            let failed = known(self.state.job(id), || format!("job {id}"))?;
+            let transform = known(self.state.transforms.get(&failed.transform), || {
+                format!("the transform of job {id}")
+            })?;
+            require(
+                Rule::Bounded,
+                rules::attempts_left(failed, transform),
+                || {
+                    format!(
+                        "job {id} is tried again after {} failures",
+                        failed.failures + 1
+                    )
+                },
+            )?;
+        }
         let job = self.job(id)?;
         job.failures += 1;
         let extra = job.extra_mut();
@@ -928,6 +960,10 @@ impl Step<'_, '_> {
     fn job_cancelled(&mut self, id: JobId, reason: &str) -> Result<(), Violation> {
         let job = self.job(id)?;
         let running = job.state == JobState::Running;
+        let asked = Permission::of(!running || job.cancel_requested_at().is_some());
+        require(Rule::JobEdge, asked, || {
+            format!("running job {id} is cancelled, and nobody asked for it")
+        })?;
         if !reason.is_empty() {
             job.extra_mut().error = Some(reason.into());
         }

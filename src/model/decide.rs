@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::id::{JobId, Slot, Token};
 use crate::model::draft::Draft;
 use crate::model::locks::LockMode;
+use crate::model::rules;
 use crate::model::sources::{Source, SourceTable};
 
 pub use catalog::{IfExists, IfMissing, NewObject};
@@ -193,16 +194,7 @@ impl Draft<'_> {
                 ),
             });
         }
-        if self.state.locks.is_empty() {
-            return None;
-        }
-        let resource = format!("{}/{}", table.name, table.keys.get(slot)?);
-        let in_the_way = self
-            .state
-            .locks
-            .covering(&resource)
-            .chain(self.state.locks.below(&resource))
-            .find(|(_, lock)| lock.owner != self.author.actor);
+        let in_the_way = rules::lock_of_other(&self.state, table, slot, &self.author.actor);
         in_the_way.map(|(path, lock)| Holder {
             job: None,
             name: Arc::clone(&lock.owner),

@@ -44,14 +44,6 @@ impl JobState {
         }
     }
 
-    /// Whether it stands in the queue.
-    pub fn queued(self) -> bool {
-        match self {
-            Self::Waiting | Self::Retryable => true,
-            Self::Running | Self::Completed | Self::Cancelled | Self::Discarded => false,
-        }
-    }
-
     /// The name in events and tables; a waiting job's depends on the time.
     pub fn name(self) -> &'static str {
         match self {

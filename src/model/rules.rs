@@ -4,12 +4,14 @@
 //! replayed. A broken rule in a commit that is about to be written is a bug of ours; in one that
 //! is read it means that the ledger was damaged or written by something else.
 
-use crate::id::{JobId, Slot, TransformId};
+use std::sync::Arc;
+
+use crate::id::{JobId, Slot, TableId, TransformId};
 use crate::model::event::AttemptRef;
-use crate::model::jobs::{Job, JobState, Liveness};
-use crate::model::locks::{LockMode, LockTable};
+use crate::model::jobs::{Job, JobState};
+use crate::model::locks::{Lock, LockMode, LockTable};
 use crate::model::sources::{Source, SourceTable};
-use crate::model::state::{State, Transform};
+use crate::model::state::{Dropped, State, Transform};
 use crate::model::transform::Permission;
 use crate::time::Timestamp;
 
@@ -148,6 +150,29 @@ pub fn source_is_free(
     }))
 }
 
+/// Rule 1: the lock of somebody else than `actor` on a source, on what is above it or below it.
+pub fn lock_of_other<'s>(
+    state: &'s State,
+    table: &SourceTable,
+    slot: Slot,
+    actor: &str,
+) -> Option<(&'s Arc<str>, &'s Lock)> {
+    if state.locks.is_empty() {
+        return None;
+    }
+    let resource = format!("{}/{}", table.name, table.keys.get(slot)?);
+    let locks = state
+        .locks
+        .covering(&resource)
+        .chain(state.locks.below(&resource));
+    locks.into_iter().find(|(_, lock)| *lock.owner != *actor)
+}
+
+/// What a job is scheduled with: a transform of its source's table that was not dropped.
+pub fn works_on(transform: &Transform, table: TableId) -> Permission {
+    Permission::of(transform.table == table && transform.dropped == Dropped::No)
+}
+
 /// Rule 3: the report is of the attempt that runs.
 pub fn report_is_live(job: &Job, report: AttemptRef) -> Permission {
     Permission::of(
@@ -209,9 +234,4 @@ pub fn time_runs_on(before: Timestamp, at: Timestamp) -> Permission {
 /// Rule 9: one more failure is within the limit, so the job may be tried again.
 pub fn attempts_left(job: &Job, transform: &Transform) -> Permission {
     Permission::of(job.failures + 1 < transform.def().max_attempts)
-}
-
-/// A job that is final stays as it is; part of rule 6.
-pub fn job_is_live(job: &Job) -> Permission {
-    Permission::of(job.state.liveness() == Liveness::Live)
 }

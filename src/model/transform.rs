@@ -63,7 +63,8 @@ pub struct TransformDef {
     pub timeout_ms: u64,
     /// Failures after which a job is discarded.
     pub max_attempts: u16,
-    /// Groups that may run at once in the whole store.
+    /// How many groups' worth of sources may run at once in the whole store: that many times
+    /// `group_size` jobs.
     pub concurrency: u32,
     /// The lease of a running job, in milliseconds; heartbeats renew it.
     pub lease_ms: u64,
@@ -103,6 +104,11 @@ impl TransformDef {
     /// Sources that may be in work at once.
     pub fn running_max(&self) -> u64 {
         u64::from(self.concurrency) * u64::from(self.group_size)
+    }
+
+    /// How long one group may run.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
     }
 
     /// The lease of a running job.

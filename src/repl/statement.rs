@@ -159,6 +159,7 @@ impl Runner {
             batches,
             rows_affected,
             summary,
+            notes,
             ..
         } = reply;
         let affected = match kind {
@@ -189,6 +190,9 @@ impl Runner {
         }
         if !summary.is_empty() {
             self.note(&format!("{}\n", summary_text(&summary)));
+        }
+        for note in notes {
+            self.note(&format!("note: {note}\n"));
         }
         Ok(Ended::Done)
     }

@@ -131,6 +131,8 @@ fn config() -> SessionConfig {
     let options = config.options_mut();
     // One text type everywhere: what is written, read back and compared is plain Utf8.
     options.sql_parser.map_string_types_to_utf8view = false;
+    // A number keeps every digit that was written.
+    options.sql_parser.parse_float_as_decimal = true;
     options.execution.parquet.schema_force_view_types = false;
     // Look-ups of few rows in large runs are what operators do.
     options.execution.parquet.pushdown_filters = true;

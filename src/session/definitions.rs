@@ -437,7 +437,11 @@ fn column_def(field: &Field, key: &Field) -> Result<ColumnDef> {
         );
     }
     let data_type = field.data_type().to_string();
-    if data_type.parse::<DataType>().ok().as_ref() != Some(field.data_type()) {
+    let unwritable = matches!(
+        field.data_type(),
+        DataType::Interval(_) | DataType::Duration(_)
+    );
+    if unwritable || data_type.parse::<DataType>().ok().as_ref() != Some(field.data_type()) {
         return Err(invalid(format!(
             "column \"{name}\" has type {data_type}, which is not supported"
         ))

@@ -1,6 +1,6 @@
 //! From the rows of an effect statement to decisions of the model, in one commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -128,8 +128,10 @@ impl Patches {
             return Ok(Self::default());
         }
         let state = core.ledger.snapshot().await?;
-        for (at, call) in calls.iter().enumerate().filter(|(_, call)| completes(call)) {
-            for row in 0..rows {
+        let mut seen = HashSet::new();
+        // In the order of the decisions: rows of a run are linked in their order.
+        for row in 0..rows {
+            for (at, call) in calls.iter().enumerate().filter(|(_, call)| completes(call)) {
                 let args = Args { call, row };
                 let Some(json) = args.text(COLUMNS) else {
                     continue;
@@ -152,6 +154,12 @@ impl Patches {
                         .with_source(error)
                 })?;
                 check_patch(table, &columns)?;
+                if !seen.insert(report.job) {
+                    return Err(call.function.signature().argument_error(format!(
+                        "job {} is completed with columns twice in one statement",
+                        report.job
+                    )));
+                }
                 let (patches, of) = by_table.entry(job.table).or_default();
                 patches.push(Patch {
                     job: report.job,
@@ -489,7 +497,7 @@ fn decide(
         }
         EffectFunction::CancelJob => draft.cancel_job(JobId(args.id(0))),
         EffectFunction::RetryJob => draft.retry_job(JobId(args.id(0)), args.schedule_options(1)?),
-        EffectFunction::SetStatus => draft.set_status(text(0), text(1), text(2)),
+        EffectFunction::SetStatus => draft.set_status(text(0), text(1), text(2), args.text(3)),
         EffectFunction::AcquireLock => draft.acquire_lock(
             text(0),
             AcquireOptions {

@@ -450,6 +450,7 @@ impl WriteAction {
         let committed = self
             .ledger
             .commit(self.text.author.clone(), move |draft| {
+                draft.require_table(&table)?;
                 match (kind, &run) {
                     (Kind::Put(mode), Some(run)) => {
                         let each = each_key(&table, &rows);

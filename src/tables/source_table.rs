@@ -19,6 +19,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use crate::error::{Error, Result};
 use crate::id::{JobId, RunId, Slot};
 use crate::model::columns::{dictionary_type, time_type};
+use crate::model::keys::Key;
 use crate::model::sources::{Source, SourceTable, TableDef};
 use crate::model::state::State;
 use crate::tables::columns::{bools, ints, times};
@@ -270,8 +271,13 @@ struct SystemRows {
 enum ExplicitLocks {
     /// A lock on the table holds all.
     All,
-    /// Those in these slots.
-    Slots(HashSet<u32>),
+    /// Locks below the table.
+    Below {
+        /// The sources that a lock names, or that have a locked path below them.
+        slots: HashSet<u32>,
+        /// The locked paths, without the table: a source whose key lies below one is locked too.
+        paths: HashSet<String>,
+    },
 }
 
 impl SystemRows {
@@ -288,11 +294,19 @@ impl SystemRows {
                 .locks
                 .below(&table.name)
                 .filter(|(_, lock)| lock.expires_at > now);
-            let slots = below.filter_map(|(path, _)| {
-                let key = table.def.key_type.parse(path.get(prefix..)?)?;
+            let paths = below.filter_map(|(path, _)| path.get(prefix..).map(str::to_owned));
+            let paths: HashSet<String> = paths.collect();
+            let named = paths
+                .iter()
+                .flat_map(|path| paths_to(path).chain([path.as_str()]));
+            let slots = named.filter_map(|path| {
+                let key = table.def.key_type.parse(path)?;
                 table.keys.find(key).map(|slot| slot.0)
             });
-            ExplicitLocks::Slots(slots.collect())
+            ExplicitLocks::Below {
+                slots: slots.collect(),
+                paths,
+            }
         };
         Self {
             state: Arc::clone(state),
@@ -311,9 +325,22 @@ impl SystemRows {
         by_job
             || match &self.explicit {
                 ExplicitLocks::All => true,
-                ExplicitLocks::Slots(slots) => !slots.is_empty() && slots.contains(&slot.0),
+                ExplicitLocks::Below { paths, .. } if paths.is_empty() => false,
+                ExplicitLocks::Below { slots, paths } => {
+                    slots.contains(&slot.0)
+                        || match self.table.keys.get(slot) {
+                            Some(Key::Text(key)) => paths_to(key).any(|path| paths.contains(path)),
+                            Some(Key::Int(_)) | None => false,
+                        }
+                }
             }
     }
+}
+
+/// The paths above a path: `a` and `a/b` of `a/b/c`.
+fn paths_to(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/')
+        .filter_map(|(end, _)| path.get(..end))
 }
 
 impl SystemColumns for SystemRows {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::error::{Code, Error, Result};
 use crate::id::{JobId, RunId, Slot, TableId};
 use crate::model::decide::{Completion, Failure, Outcome as Verdict, Report};
-use crate::model::draft::Author;
+use crate::model::draft::{Author, Draft};
 use crate::model::transform::{TransformDef, TransformKind};
 use crate::session::core::Core;
 use crate::session::writeback::{Patch, Written, check_patch, write_patches};
@@ -105,7 +105,7 @@ pub async fn run(
         .collect();
     let live = Arc::new(Mutex::new(by_job.clone()));
     let (stops, stop_requests) = mpsc::channel(group.jobs.len() + 8);
-    let (send, outcomes) = mpsc::channel(REPORTS_MAX);
+    let (send, mut outcomes) = mpsc::channel(REPORTS_MAX);
     let log = Arc::new(MemoryLog::default());
     let beating = tokio::spawn(heartbeats(
         context.clone(),
@@ -125,26 +125,29 @@ pub async fn run(
     });
     let asked = AbortOnDrop(asked);
     let work = execute(context, &group, Arc::clone(&log), stop_requests, send);
-    let reports = async {
-        // Owned here: when reporting fails, the executor must find nobody listening, and end.
-        let mut outcomes = outcomes;
-        while let Some(first) = outcomes.recv().await {
-            let mut ended = vec![first];
-            let until = Instant::now() + REPORT_WAIT;
-            while ended.len() < REPORTS_MAX {
-                match tokio::time::timeout_at(until, outcomes.recv()).await {
-                    Ok(Some(next)) => ended.push(next),
-                    Ok(None) | Err(_) => break,
+    let reports = {
+        let (group, by_job, live, log) = (&group, &by_job, &live, &log);
+        // It owns the receiver: when a report fails for good, the executor must not wait for
+        // somebody to take its outcomes while the heartbeats keep the jobs for ever.
+        async move {
+            while let Some(first) = outcomes.recv().await {
+                let mut ended = vec![first];
+                let until = Instant::now() + REPORT_WAIT;
+                while ended.len() < REPORTS_MAX {
+                    match tokio::time::timeout_at(until, outcomes.recv()).await {
+                        Ok(Some(next)) => ended.push(next),
+                        Ok(None) | Err(_) => break,
+                    }
                 }
+                let verdicts = report(context, group, by_job, ended, live, log).await?;
+                seen(&verdicts);
             }
-            let verdicts = report(context, &group, &by_job, ended, &live, &log).await?;
-            seen(&verdicts);
+            Ok(())
         }
-        Ok(())
     };
-    let ((), reported) = tokio::join!(work, reports);
+    let (worked, reported) = tokio::join!(work, reports);
     drop((beating, asked));
-    reported
+    reported.and(worked)
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -156,13 +159,16 @@ impl Drop for AbortOnDrop {
 }
 
 /// Does the work; every source gets an outcome. The channel closes when it is done.
+///
+/// # Errors
+/// The sources could not be read; then all are handed back.
 async fn execute(
     context: &Context,
     group: &Group,
     log: Arc<MemoryLog>,
     stops: mpsc::Receiver<Stop>,
     outcomes: mpsc::Sender<(JobId, Outcome)>,
-) {
+) -> Result<()> {
     let prepared = assignments::prepare(context, group).await;
     let ready = match prepared {
         Ok(ready) => ready,
@@ -172,7 +178,7 @@ async fn execute(
             for job in &group.jobs {
                 let _ = outcomes.send((job.report.job, Outcome::Released)).await;
             }
-            return;
+            return Err(error);
         }
     };
     for (job, outcome) in ready.failed {
@@ -212,6 +218,7 @@ async fn execute(
             }
         }
     }
+    Ok(())
 }
 
 /// Renews the leases of all that is not reported yet, three times per lease.
@@ -229,19 +236,25 @@ async fn heartbeats(
         if reports.is_empty() {
             return;
         }
-        let answered = context
-            .core
-            .ledger
-            .commit(context.author(), move |draft| {
-                reports
-                    .iter()
-                    .map(|report| Ok((report.job, draft.heartbeat(*report)?.outcome)))
-                    .collect::<Result<Vec<_>>>()
-            })
-            .await;
+        let asked_at = Instant::now();
+        let answered = context.core.ledger.commit(context.author(), move |draft| {
+            reports
+                .iter()
+                .map(|report| Ok((report.job, draft.heartbeat(*report)?.outcome)))
+                .collect::<Result<Vec<_>>>()
+        });
+        let left = lease.saturating_sub(last_answer.elapsed());
+        let answered = match tokio::time::timeout(left, answered).await {
+            Ok(answered) => answered,
+            Err(error) => Err(Error::new(
+                Code::StoreUnavailable,
+                "the store did not answer for a lease",
+            )
+            .with_source(error)),
+        };
         match answered {
             Ok(answers) => {
-                last_answer = Instant::now();
+                last_answer = asked_at;
                 for (job, outcome) in answers.reply {
                     let reason = match outcome {
                         Verdict::Alive => continue,
@@ -250,7 +263,9 @@ async fn heartbeats(
                     };
                     // A report may have ended the job since the list was made.
                     if live.lock().contains_key(&job) {
-                        let _ = stops.send(Stop::Job(job, reason)).await;
+                        // Where there is no room, the next heartbeat says it again: waiting for
+                        // room would let the leases of the others run out.
+                        let _ = stops.try_send(Stop::Job(job, reason));
                     }
                 }
             }
@@ -334,15 +349,18 @@ async fn report(
             output: at,
         });
     }
-    let sight = core.sight(Arc::clone(&state));
-    let written = match write_patches(&core.base, sight, &core.ledger, &table, &patches).await {
+    let written = with_retries(|| {
+        let sight = core.sight(core.ledger.seen());
+        write_patches(&core.base, sight, &core.ledger, &table, &patches)
+    });
+    let written = match written.await {
         Ok(written) => written.map(Arc::new),
-        // When the store does not answer, the jobs are tried again after their leases.
         Err(error) if error.retryable() => return Err(error),
-        // Else it would be the same the next time: no source is left without its error.
+        // Trying again would go the same way, so these sources fail, and the others do not.
         Err(error) => {
             for one in &mut ended {
-                if matches!(one.outcome, Outcome::Completed { .. }) {
+                if matches!(&one.outcome, Outcome::Completed { columns, .. } if !columns.is_empty())
+                {
                     one.outcome = failed(&error);
                 }
             }
@@ -350,32 +368,14 @@ async fn report(
         }
     };
     let ended = Arc::new(ended);
-    let mut tries = 0;
-    let verdicts = loop {
+    let committed = with_retries(|| {
         let (ended, written) = (Arc::clone(&ended), written.clone());
-        let decide = move |draft: &mut crate::model::draft::Draft<'_>| {
-            let run = written
-                .as_ref()
-                .map(|written| written.add(draft))
-                .transpose()?;
-            let of_run = written.as_deref().zip(run);
-            let mut verdicts = Verdicts::new();
-            for one in ended.iter() {
-                *verdicts.entry(decide_one(draft, one, of_run)?).or_default() += 1;
-            }
-            Ok(verdicts)
-        };
-        match core.ledger.commit(context.author(), decide).await {
-            Ok(committed) => break committed.reply,
-            // If the first try was written after all, the second is refused as stale.
-            Err(error) if error.code() == Code::StoreUnavailable && tries < REPORT_TRIES => {
-                tries += 1;
-                tracing::warn!(%error, tries, "a report could not be made");
-                tokio::time::sleep(Duration::from_millis(200) * tries).await;
-            }
-            Err(error) => return Err(error),
-        }
-    };
+        // If a try whose answer was lost was written after all, the next is refused as stale.
+        core.ledger.commit(context.author(), move |draft| {
+            decide_all(draft, &ended, written.as_deref())
+        })
+    });
+    let verdicts = committed.await?.reply;
     let mut live = live.lock();
     for one in ended.iter() {
         live.remove(&one.report.job);
@@ -383,8 +383,44 @@ async fn report(
     Ok(verdicts)
 }
 
+/// Does something with the store again while that may help.
+async fn with_retries<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut tries = 0;
+    loop {
+        match attempt().await {
+            Err(error) if error.retryable() && tries < REPORT_TRIES => {
+                tries += 1;
+                tracing::warn!(%error, tries, "a report could not be made");
+                tokio::time::sleep(Duration::from_millis(200) * tries).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+fn decide_all(
+    draft: &mut Draft<'_>,
+    ended: &[Ended],
+    written: Option<&Written>,
+) -> Result<Verdicts> {
+    // A run of which no row will be linked has no place in the table; above all it may be there
+    // already, by a try whose answer was lost.
+    let lives = ended.iter().any(|one| draft.report_lives(one.report));
+    let written = written.filter(|_| lives);
+    let run = written.map(|written| written.add(draft)).transpose()?;
+    let mut verdicts = Verdicts::new();
+    for one in ended {
+        let verdict = decide_one(draft, one, written.zip(run))?;
+        *verdicts.entry(verdict).or_default() += 1;
+    }
+    Ok(verdicts)
+}
+
 fn decide_one(
-    draft: &mut crate::model::draft::Draft<'_>,
+    draft: &mut Draft<'_>,
     one: &Ended,
     written: Option<(&Written, RunId)>,
 ) -> Result<Verdict> {

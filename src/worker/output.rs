@@ -2,6 +2,7 @@
 //!
 //! A folder belongs to one attempt, so what a lost attempt goes on writing is never linked.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use crate::error::{Code, Error, Result};
 use crate::id::JobId;
 use crate::ledger::store::Store;
+use crate::model::transform::TransformKind;
 use crate::tables::operations::log_path;
 use crate::worker::group::{Context, Group, GroupJob};
 
@@ -73,12 +75,16 @@ pub(super) async fn link(
     let path = folder(group, job);
     let named = match named {
         // An SQL transform names a file of the store that it has written itself.
-        Some(name) if name.starts_with(&path) => return Ok(Some(url(context, name))),
+        Some(name) if matches!(group.def.kind, TransformKind::Sql { .. }) => {
+            return Ok(Some(url(context, name)));
+        }
         Some(name) => Some(inside(&place, name)?),
         None => None,
     };
     let files = files(&place).await?;
-    if store.local_path().is_none() {
+    if let Some(root) = store.local_path() {
+        durable(root, &files).await?;
+    } else {
         for file in &files {
             let bytes = tokio::fs::read(file)
                 .await
@@ -92,8 +98,6 @@ pub(super) async fn link(
         }
         // What cannot be removed from a temporary folder does no harm.
         let _ = tokio::fs::remove_dir_all(&place).await;
-    } else {
-        durable(&files).await?;
     }
     match (named, files.as_slice()) {
         (Some(inner), _) => Ok(Some(url(context, &format!("{path}/{}", inner.display())))),
@@ -105,16 +109,16 @@ pub(super) async fn link(
     }
 }
 
-/// Files must be on disk before the commit that links them.
-async fn durable(files: &[PathBuf]) -> Result<()> {
-    let files = files.to_vec();
+/// Files, and the folders that lead to them, must be on disk before the commit that links them.
+async fn durable(root: &Path, files: &[PathBuf]) -> Result<()> {
+    let (root, files) = (root.to_path_buf(), files.to_vec());
     let synced = tokio::task::spawn_blocking(move || {
-        for file in &files {
-            let sync = std::fs::File::open(file).and_then(|open| open.sync_all());
-            sync.map_err(|error| unwritable(file, error))?;
-            if let Some(Ok(parent)) = file.parent().map(std::fs::File::open) {
-                parent.sync_all().map_err(|error| unwritable(file, error))?;
-            }
+        let folders = files.iter().flat_map(|file| file.ancestors().skip(1));
+        let folders = folders.filter(|folder| folder.starts_with(&root));
+        let folders: BTreeSet<PathBuf> = folders.map(Path::to_path_buf).collect();
+        for path in files.into_iter().chain(folders) {
+            let sync = std::fs::File::open(&path).and_then(|open| open.sync_all());
+            sync.map_err(|error| unwritable(&path, error))?;
         }
         Ok(())
     });

@@ -17,6 +17,7 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit};
 use datafusion::physical_plan::execute_stream;
 use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
@@ -57,10 +58,10 @@ impl Work<'_> {
         outcomes: mpsc::Sender<(JobId, Outcome)>,
     ) {
         let mut stopped: HashMap<JobId, StopReason> = HashMap::new();
-        let mut done: HashSet<JobId> = HashSet::new();
+        let done: Mutex<HashSet<JobId>> = Mutex::default();
         let timeout = std::time::Duration::from_millis(self.group.def.timeout_ms);
         let ended = {
-            let work = self.parts(&mut done, &outcomes);
+            let work = self.parts(&done, &outcomes);
             tokio::pin!(work);
             let ends = tokio::time::sleep(timeout);
             tokio::pin!(ends);
@@ -73,7 +74,8 @@ impl Work<'_> {
                         // The query goes on for the others; the job's report says what happened.
                         Some(Stop::Job(job, reason)) => {
                             stopped.insert(job, reason);
-                            if stopped.len() == self.rows.len() {
+                            let over = |job| stopped.contains_key(job) || done.lock().contains(job);
+                            if self.rows.iter().all(|row| over(&row.report.job)) {
                                 break None;
                             }
                         }
@@ -85,6 +87,7 @@ impl Work<'_> {
                 }
             }
         };
+        let done = done.into_inner();
         for job in self.rows.iter().map(|row| row.report.job) {
             if done.contains(&job) {
                 continue;
@@ -101,7 +104,7 @@ impl Work<'_> {
         }
     }
 
-    async fn parts(&self, done: &mut HashSet<JobId>, outcomes: &mpsc::Sender<(JobId, Outcome)>) {
+    async fn parts(&self, done: &Mutex<HashSet<JobId>>, outcomes: &mpsc::Sender<(JobId, Outcome)>) {
         let all: Vec<usize> = (0..self.rows.len()).collect();
         let mut parts = vec![all];
         while let Some(part) = parts.pop() {
@@ -128,7 +131,7 @@ impl Work<'_> {
                 if outcomes.send((job.report.job, outcome)).await.is_err() {
                     return;
                 }
-                done.insert(job.report.job);
+                done.lock().insert(job.report.job);
             }
         }
     }

@@ -3,12 +3,16 @@
 //! One binary, so that the crate is linked once.
 
 mod architecture;
+mod binary;
 mod codes;
 mod commands;
+mod contention;
+mod crash;
 mod embedding;
 mod files;
 mod normalise;
 mod reference;
 mod selections;
 mod slt;
+mod stops;
 mod tour;

@@ -205,7 +205,7 @@ fn command(draft: &mut Draft<'_>, (kind, a, b): Op) -> Result<()> {
             .retry_job(JobId(u64::from(b)), ScheduleOptions::default())
             .map(drop),
         17 => draft
-            .set_status(table, &id, STATUSES[usize::from(b) % 3])
+            .set_status(table, &id, STATUSES[usize::from(b) % 3], None)
             .map(drop),
         18 => {
             let object = NewObject {

@@ -310,6 +310,17 @@ impl Draft<'_> {
         let (Some(target), Some(key)) = (target, key) else {
             return Err(Error::bug(format!("job {id} has no transform or source")));
         };
+        if target.table != old.table {
+            return Err(Error::new(
+                Code::InvalidDefinition,
+                format!(
+                    "transform \"{}\" is one of another table by now",
+                    target.name
+                ),
+            )
+            .with_detail(format!("Job {id} was of a source of another table."))
+            .with_hint("Leave such jobs out: schedule_job takes the sources of today's table."));
+        }
         let decision = match self.may_schedule(&target, &key) {
             Ok(source) => {
                 let params = old.extra.as_ref().and_then(|extra| extra.params.clone());

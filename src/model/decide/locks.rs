@@ -204,7 +204,13 @@ impl Draft<'_> {
     /// # Errors
     /// `SG2001 unknown-object`: there is no such source table. `SG1004 effect-argument`: the
     /// status is empty.
-    pub fn set_status(&mut self, table: &str, source_id: &str, status: &str) -> Result<Decision> {
+    pub fn set_status(
+        &mut self,
+        table: &str,
+        source_id: &str,
+        status: &str,
+        from: Option<&str>,
+    ) -> Result<Decision> {
         if status.is_empty() {
             return Err(
                 Error::new(Code::EffectArgument, "argument \"status\" is empty")
@@ -227,6 +233,14 @@ impl Draft<'_> {
                     holder.refusal()
                 } else if found.status_name(source.status) == status {
                     Decision::refused(Outcome::Unchanged, format!("its status is {status}"))
+                } else if let Some(from) = from
+                    && found.status_name(source.status) != from
+                {
+                    let now = found.status_name(source.status);
+                    Decision::refused(
+                        Outcome::WrongStatus,
+                        format!("its status is {now}, not {from}"),
+                    )
                 } else {
                     let source = SourceRef {
                         table: found.id,

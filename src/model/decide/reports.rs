@@ -8,6 +8,7 @@ use crate::model::event::{AttemptRef, Event, Refusal, RowRef};
 use crate::model::jobs::Job;
 use crate::model::rules;
 use crate::model::transform::Permission;
+use crate::time::Timestamp;
 
 /// Whose report it is: the job and the fencing token that came with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,18 @@ impl Draft<'_> {
         Ok(Err(decision))
     }
 
+    /// Whether a report would be taken: its attempt still runs.
+    pub fn report_lives(&self, report: Report) -> bool {
+        self.state.job(report.job).is_some_and(|job| {
+            let attempt = AttemptRef {
+                job: report.job,
+                attempt: job.attempt,
+                token: report.token,
+            };
+            rules::report_is_live(job, attempt) == Permission::Allowed
+        })
+    }
+
     /// Renews the lease of a running job.
     ///
     /// # Returns
@@ -97,15 +110,13 @@ impl Draft<'_> {
             Ok(live) => live,
             Err(refused) => return Ok(refused),
         };
-        let lease = self
-            .state
-            .transforms
-            .get(&job.transform)
-            .map(|t| t.def().lease());
-        let expires_at = self
-            .at
-            .after(lease.unwrap_or(self.limits.lease))
-            .max(job.expires_at);
+        let def = self.state.transforms.get(&job.transform).map(|t| t.def());
+        let lease = def.map_or(self.limits.lease, |def| def.lease());
+        // The second clock: a job that beats but hangs is not renewed beyond its timeout, with a
+        // lease in which its worker can report that.
+        let last = def.map(|def| job.started_at.after(def.timeout()).after(lease));
+        let expires_at = self.at.after(lease).min(last.unwrap_or(Timestamp::MAX));
+        let expires_at = expires_at.max(job.expires_at);
         self.emit(&Event::JobRenewed {
             attempt,
             expires_at,

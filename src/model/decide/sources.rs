@@ -74,6 +74,17 @@ impl Draft<'_> {
         Ok(id)
     }
 
+    /// Requires that a table is still the one that a statement read, and no other of its name.
+    ///
+    /// # Errors
+    /// `SG3004 write-conflict`: it was dropped, and perhaps made again with other columns.
+    pub fn require_table(&self, read: &SourceTable) -> Result<()> {
+        match self.state.table(&read.name) {
+            Some(now) if now.id == read.id => Ok(()),
+            Some(_) | None => Err(table_changed(&read.name)),
+        }
+    }
+
     /// Lets a run of worker-written columns join a table; `complete_job` links its rows.
     ///
     /// # Errors
@@ -202,14 +213,7 @@ impl Draft<'_> {
     }
 
     fn changeable<'t>(&self, table: &'t SourceTable, row: ChangedRow) -> Result<SourceRef<'t>> {
-        let conflict = || {
-            Error::new(
-                Code::WriteConflict,
-                format!("table \"{}\" changed while the statement ran", table.name),
-            )
-            .with_detail("Nothing was changed.")
-            .with_hint("Run the statement again.")
-        };
+        let conflict = || table_changed(&table.name);
         let now = self.state.tables.get(&table.id).ok_or_else(conflict)?;
         let source = now.source(row.slot).ok_or_else(conflict)?;
         let key = table.keys.get(row.slot).ok_or_else(conflict)?;
@@ -281,6 +285,15 @@ impl Draft<'_> {
             .map(|(index, _)| crate::id::JobId(index as u64 + 1))
             .collect()
     }
+}
+
+fn table_changed(name: &str) -> Error {
+    Error::new(
+        Code::WriteConflict,
+        format!("table \"{name}\" changed while the statement ran"),
+    )
+    .with_detail("Nothing was changed.")
+    .with_hint("Run the statement again.")
 }
 
 fn row_locked(table: &SourceTable, key: Key<'_>, reason: &str) -> Error {
