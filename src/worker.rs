@@ -281,12 +281,20 @@ impl Worker {
     fn next_due(&self) -> Option<Timestamp> {
         let state = self.context.core.ledger.seen();
         let now = self.context.core.ledger.now();
-        let due = runnable(&state, &self.options.transforms)
-            .filter_map(|transform| transform.queue.next_run_at())
-            // What is due already could not be claimed: its sources are held by somebody, or its
-            // transform is at its limit.
-            .filter(|run_at| *run_at > now);
-        due.min()
+        // What is due already could not be claimed: its sources are held by somebody, or its
+        // transform is at its limit.
+        let queued = runnable(&state, &self.options.transforms)
+            .filter_map(|transform| transform.queue.next_run_after(now));
+        // A job whose worker is gone comes due when its lease ends.
+        let held = state.leases.iter().find(|(_, id)| {
+            state
+                .job(*id)
+                .and_then(|job| state.transforms.get(&job.transform))
+                .is_some_and(|transform| {
+                    selected(transform, &self.options.transforms) == Selected::Yes
+                })
+        });
+        queued.chain(held.map(|(ends_at, _)| *ends_at)).min()
     }
 
     fn idle(&self) -> bool {
@@ -349,11 +357,24 @@ fn runnable<'a>(
     state: &'a State,
     names: &'a [String],
 ) -> impl Iterator<Item = &'a Arc<Transform>> + 'a {
-    state.transforms.values().filter(move |transform| {
-        transform.dropped == Dropped::No
-            && (names.is_empty() || names.iter().any(|name| **name == *transform.name))
-            && !matches!(transform.def().kind, TransformKind::Outside)
-    })
+    let all = state.transforms.values();
+    all.filter(move |transform| selected(transform, names) == Selected::Yes)
+}
+
+/// Whether a worker takes jobs of a transform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Selected {
+    Yes,
+    No,
+}
+
+fn selected(transform: &Transform, names: &[String]) -> Selected {
+    let named = names.is_empty() || names.iter().any(|name| **name == *transform.name);
+    let ours = !matches!(transform.def().kind, TransformKind::Outside);
+    match transform.dropped == Dropped::No && named && ours {
+        true => Selected::Yes,
+        false => Selected::No,
+    }
 }
 
 fn claim_group(draft: &mut Draft<'_>, worker: &str, id: TransformId) -> Result<Option<Group>> {

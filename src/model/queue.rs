@@ -148,9 +148,10 @@ impl Queue {
         })
     }
 
-    /// The earliest moment at which a waiting job may run.
-    pub fn next_run_at(&self) -> Option<Timestamp> {
-        self.ranges.keys().map(|place| place.run_at).min()
+    /// The earliest moment after `now` at which a waiting job may run.
+    pub fn next_run_after(&self, now: Timestamp) -> Option<Timestamp> {
+        let moments = self.ranges.keys().map(|place| place.run_at);
+        moments.filter(|run_at| *run_at > now).min()
     }
 }
 
@@ -209,7 +210,8 @@ mod tests {
         queue.insert(9, Timestamp(2_000), JobId(4));
         queue.insert(0, Timestamp(4), JobId(5));
         assert_eq!(ids(&queue), [3, 2, 5, 1]);
-        assert_eq!(queue.next_run_at(), Some(Timestamp(4)));
+        assert_eq!(queue.next_run_after(Timestamp(4)), Some(Timestamp(5)));
+        assert_eq!(queue.next_run_after(Timestamp(2_000)), None);
     }
 
     #[test]

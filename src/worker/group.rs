@@ -194,7 +194,7 @@ async fn execute(
                 rows: ready.rows,
                 batch: ready.batch,
             };
-            work.run(stops, outcomes).await;
+            work.run(stops, outcomes).await?;
         }
         TransformKind::Command { command } => {
             let spec = CommandSpec {
@@ -209,7 +209,8 @@ async fn execute(
             if let Err(error) =
                 command::run_command(&spec, limits, list, log, stops, outcomes).await
             {
-                tracing::warn!(transform = %group.transform, %error, "a command could not be run");
+                // Its jobs hold the error.
+                tracing::debug!(transform = %group.transform, %error, "a command could not be run");
             }
         }
         TransformKind::Outside => {

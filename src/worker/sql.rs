@@ -9,12 +9,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
+use arrow::util::display::array_value_to_string;
 use datafusion::catalog::TableProvider;
 use datafusion::config::ConfigNonZeroUsize;
 use datafusion::datasource::{MemTable, ViewTable, provider_as_source};
-use datafusion::execution::SessionState;
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit};
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 use crate::error::{Code, Error, Result};
 use crate::id::JobId;
 use crate::ledger::run::RunWriter;
+use crate::model::sources::SourceTable;
 use crate::model::transform::SqlOutput;
 use crate::session::catalog::state_over;
 use crate::session::effect_node::planning::plan_statement;
@@ -50,13 +52,25 @@ pub(super) struct Work<'a> {
     pub batch: RecordBatch,
 }
 
+/// The query of a transform over some rows, ready to run.
+struct Planned {
+    table: Arc<SourceTable>,
+    physical: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+}
+
 impl Work<'_> {
     /// Runs the query and sends one outcome per row.
+    ///
+    /// # Errors
+    /// The query could not be planned, or the store did not answer: no row is to blame, so all
+    /// that are not done are handed back.
     pub async fn run(
         self,
         mut stops: mpsc::Receiver<Stop>,
         outcomes: mpsc::Sender<(JobId, Outcome)>,
-    ) {
+    ) -> Result<()> {
+        let mut worked = Ok(());
         let mut stopped: HashMap<JobId, StopReason> = HashMap::new();
         let done: Mutex<HashSet<JobId>> = Mutex::default();
         let timeout = std::time::Duration::from_millis(self.group.def.timeout_ms);
@@ -67,7 +81,10 @@ impl Work<'_> {
             tokio::pin!(ends);
             loop {
                 tokio::select! {
-                    () = &mut work => break None,
+                    all = &mut work => {
+                        worked = all;
+                        break None;
+                    }
                     () = &mut ends => break Some(StopReason::Timeout),
                     stop = stops.recv() => match stop {
                         Some(Stop::Group(reason)) => break Some(reason),
@@ -80,7 +97,7 @@ impl Work<'_> {
                             }
                         }
                         None => {
-                            work.await;
+                            worked = work.await;
                             break None;
                         }
                     },
@@ -102,17 +119,24 @@ impl Work<'_> {
             };
             let _ = outcomes.send((job, outcome)).await;
         }
+        worked
     }
 
-    async fn parts(&self, done: &Mutex<HashSet<JobId>>, outcomes: &mpsc::Sender<(JobId, Outcome)>) {
+    async fn parts(
+        &self,
+        done: &Mutex<HashSet<JobId>>,
+        outcomes: &mpsc::Sender<(JobId, Outcome)>,
+    ) -> Result<()> {
         let all: Vec<usize> = (0..self.rows.len()).collect();
         let mut parts = vec![all];
         while let Some(part) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
-            let settled = match self.query(&part).await {
+            let planned = self.plan(&part).await?;
+            let settled = match self.query(planned, &part).await {
                 Ok(settled) => settled,
+                Err(error) if error.retryable() => return Err(error),
                 Err(error) if part.len() == 1 => {
                     part.iter().map(|&row| (row, failed(&error))).collect()
                 }
@@ -129,15 +153,16 @@ impl Work<'_> {
                 };
                 // A closed channel means that nobody waits for this group any more.
                 if outcomes.send((job.report.job, outcome)).await.is_err() {
-                    return;
+                    return Ok(());
                 }
                 done.lock().insert(job.report.job);
             }
         }
+        Ok(())
     }
 
-    /// Runs the query over some rows; one outcome for each of them.
-    async fn query(&self, part: &[usize]) -> Result<Vec<(usize, Outcome)>> {
+    /// Plans the query over some rows.
+    async fn plan(&self, part: &[usize]) -> Result<Planned> {
         let core = &self.context.core;
         let state = core.ledger.seen();
         let table = state.tables.get(&self.group.table).map(Arc::clone);
@@ -153,8 +178,22 @@ impl Work<'_> {
         };
         let plan = plan_statement(&session, query_tree(*query)).await?;
         let physical = session.create_physical_plan(&plan).await?;
+        Ok(Planned {
+            table,
+            physical,
+            context: session.task_ctx(),
+        })
+    }
+
+    /// Runs the query over some rows; one outcome for each of them.
+    async fn query(&self, planned: Planned, part: &[usize]) -> Result<Vec<(usize, Outcome)>> {
+        let Planned {
+            table,
+            physical,
+            context,
+        } = planned;
         let schema = physical.schema();
-        let mut stream = execute_stream(physical, session.task_ctx())?;
+        let mut stream = execute_stream(physical, context)?;
         let mut batches = Vec::new();
         let mut rows = 0;
         while let Some(batch) = stream.next().await {
@@ -231,7 +270,7 @@ impl Work<'_> {
                 found.entry(keys.value(row)).or_default().push(row);
             }
         }
-        let kept = kept_columns(result, key, user)?;
+        let (kept, misfits) = kept_columns(result, key, user)?;
         let rows = json_rows(&kept)?;
         let mut settled = Vec::with_capacity(part.len());
         for &index in part {
@@ -243,6 +282,13 @@ impl Work<'_> {
                     Code::NoAnswer,
                     format!("the query gave no row for source \"{}\"", job.source_id),
                 )),
+                // An error that the query itself gives says more.
+                Some([row]) if misfits.contains_key(row) && !has_error(result, *row) => {
+                    failed(&Error::new(
+                        Code::InvalidAnswer,
+                        misfits.get(row).cloned().unwrap_or_default(),
+                    ))
+                }
                 Some([row]) => match self.outcome(job, result, *row, rows.get(*row)).await {
                     Ok(outcome) => outcome,
                     Err(error) => failed(&error),
@@ -306,46 +352,54 @@ impl Work<'_> {
     }
 }
 
-/// The columns of a result that go back to the source: those of the table, `status`, `error`.
-fn kept_columns(result: &RecordBatch, key: &str, user: &SchemaRef) -> Result<RecordBatch> {
-    let schema = result.schema();
-    let mut kept = Vec::new();
-    for (index, field) in schema.fields().iter().enumerate() {
+/// Whether the query gives an error for this row.
+fn has_error(result: &RecordBatch, row: usize) -> bool {
+    let errors = result.column_by_name(ERROR);
+    errors.is_some_and(|errors| errors.is_valid(row))
+}
+
+/// The columns of a result that go back to the source (those of the table, `status`, `error`),
+/// and by row what does not fit the type of its column.
+fn kept_columns(
+    result: &RecordBatch,
+    key: &str,
+    user: &SchemaRef,
+) -> Result<(RecordBatch, HashMap<usize, String>)> {
+    let mut misfits = HashMap::new();
+    let mut columns = Vec::new();
+    for (field, column) in result.schema().fields().iter().zip(result.columns()) {
         let name = field.name().as_str();
-        let system = name == SystemColumn::Status.name() || name == ERROR;
-        if name != key && (system || user.index_of(name).is_ok()) {
-            kept.push(index);
+        let wanted = match user.field_with_name(name) {
+            Ok(_) if name == key => continue,
+            Ok(field) => field.data_type().clone(),
+            Err(_) if name == SystemColumn::Status.name() || name == ERROR => DataType::Utf8,
+            Err(_) => continue,
+        };
+        let fitted = cast(column, &wanted)?;
+        // A value that cannot be cast turns NULL.
+        for row in 0..column.len() {
+            if column.is_valid(row) && fitted.is_null(row) {
+                let value = array_value_to_string(column, row)?;
+                misfits.entry(row).or_insert(format!(
+                    "value \"{value}\" of column \"{name}\" is no {wanted}"
+                ));
+            }
         }
+        columns.push((field.name().clone(), fitted));
     }
-    let kept = result.project(&kept)?;
-    let kept_schema = kept.schema();
-    let columns = kept_schema
-        .fields()
-        .iter()
-        .zip(kept.columns())
-        .map(|(field, column)| {
-            let wanted = user
-                .field_with_name(field.name())
-                .map(|f| f.data_type().clone());
-            let wanted = wanted.unwrap_or(DataType::Utf8);
-            Ok((field.name().clone(), cast(column, &wanted)?))
-        });
-    let columns = columns.collect::<Result<Vec<_>>>()?;
     if columns.is_empty() {
         let options =
             arrow::array::RecordBatchOptions::new().with_row_count(Some(result.num_rows()));
         let none = Arc::new(arrow::datatypes::Schema::empty());
-        return Ok(RecordBatch::try_new_with_options(
-            none,
-            Vec::new(),
-            &options,
-        )?);
+        let kept = RecordBatch::try_new_with_options(none, Vec::new(), &options)?;
+        return Ok((kept, misfits));
     }
-    Ok(RecordBatch::try_from_iter_with_nullable(
+    let kept = RecordBatch::try_from_iter_with_nullable(
         columns
             .into_iter()
             .map(|(name, column)| (name, column, true)),
-    )?)
+    )?;
+    Ok((kept, misfits))
 }
 
 /// Splits `class: message`, so that failures can be selected by their class.
