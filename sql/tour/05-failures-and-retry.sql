@@ -34,7 +34,7 @@ INSERT INTO notices (notice_id, form, published, title) VALUES
   ('106-2024', 'F02', DATE '2024-03-01', 'Snow ploughs');
 SELECT schedule_job('normalise', '106-2024', run_at => TIMESTAMP '2099-01-01T00:00:00Z') AS job_id;
 SELECT job_id, state, cancel_job(job_id) AS cancelled FROM jobs WHERE state = 'scheduled';
-SELECT job_id, source_id, state, cancel_requested_by FROM jobs ORDER BY job_id DESC LIMIT 1;
+SELECT job_id, source_id, state, error FROM jobs ORDER BY job_id DESC LIMIT 1;
 
 -- What is final cannot be cancelled: FALSE.
 SELECT cancel_job(1) AS cancelled;

@@ -27,7 +27,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// A statement that changed something; the other events of it follow.
+    /// A statement that changed something. It comes last, after what it did.
     StatementCommitted = "statement-committed";
     /// CREATE TABLE.
     TableCreated = "table-created";

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::functions::carrier::carrier_name;
 use crate::functions::effect::{EffectFunction, Signature};
 use crate::model::state::State;
+use crate::session::catalog::VIEWS;
 use crate::session::gate::Gate;
 
 /// A table or view with its columns.
@@ -13,7 +14,7 @@ use crate::session::gate::Gate;
 pub struct TableName {
     /// Its name.
     pub name: String,
-    /// `source table`, `view`, `external table` or `system table`.
+    /// `source table`, `view`, `external table`, `system table` or `system view`.
     pub kind: String,
     /// Names and types of its columns.
     pub columns: Vec<(String, String)>,
@@ -69,7 +70,7 @@ pub(super) async fn names(session: &SessionState, state: &State, gate: &Gate) ->
             names.tables.push(TableName {
                 kind: state
                     .name_in_use(&name)
-                    .unwrap_or("system table")
+                    .unwrap_or_else(|| system_kind(&name))
                     .to_owned(),
                 name,
                 columns: columns.unwrap_or_default(),
@@ -109,4 +110,11 @@ pub(super) async fn names(session: &SessionState, state: &State, gate: &Gate) ->
     names.functions.extend(effects.into_iter().map(effect));
     names.functions.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(names)
+}
+
+fn system_kind(name: &str) -> &'static str {
+    match VIEWS.iter().any(|(view, _)| *view == name) {
+        true => "system view",
+        false => "system table",
+    }
 }

@@ -267,6 +267,24 @@ fn files_are_short_or_excused() {
 }
 
 #[test]
+fn the_page_tells_of_every_module() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ARCHITECTURE.md");
+    let page = fs::read_to_string(path).expect("the page is readable");
+    let (_, modules) = page.split_once("## Modules").expect("it has the section");
+    let untold = |source: &&Source| {
+        let layer = source.layer();
+        let told = |part: &str| part.split(", ").any(|name| name == layer);
+        !["lib", "main"].contains(&layer) && !modules.split("**").skip(1).step_by(2).any(told)
+    };
+    let breaks: Vec<String> = sources()
+        .iter()
+        .filter(untold)
+        .map(|source| source.path.clone())
+        .collect();
+    assert_none(&breaks, "every module has its paragraph in ARCHITECTURE.md");
+}
+
+#[test]
 fn the_checks_see_what_they_look_for() {
     assert_eq!(named_modules("use crate::model::apply;"), ["model"]);
     assert_eq!(

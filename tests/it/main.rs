@@ -5,6 +5,7 @@
 mod architecture;
 mod binary;
 mod codes;
+mod commands;
 mod contention;
 mod crash;
 mod embedding;

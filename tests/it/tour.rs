@@ -124,6 +124,32 @@ fn the_tour_prints_what_is_committed() {
 }
 
 #[test]
+fn the_first_statements_of_the_readme_run() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(top.join("README.md")).expect("README.md is readable");
+    let (_, rest) = readme.split_once("```sql\n").expect("it has SQL");
+    let (sql, _) = rest.split_once("```").expect("SQL ends");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let script = folder.path().join("first.sql");
+    fs::write(
+        &script,
+        format!("{sql}SELECT title, status FROM notices ORDER BY title;"),
+    )
+    .expect("the folder is writable");
+    let printed = run(folder.path(), &script);
+    for expected in [
+        " shout     | completed |        2",
+        " BRIDGE | LOUD",
+        " SCHOOL | LOUD",
+    ] {
+        assert!(
+            printed.contains(expected),
+            "no \"{expected}\" in:\n{printed}"
+        );
+    }
+}
+
+#[test]
 fn moments_are_masked_and_nothing_else() {
     for (text, expected) in [
         ("2024-01-08 and 2024\n", "2024-01-08 and 2024\n".to_owned()),
