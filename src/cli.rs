@@ -107,7 +107,9 @@ enum Task {
     /// otherwise, and must be empty.
     Demo(DemoArgs),
     /// Measure scheduling, claiming, locking and selecting on this machine
-    Bench,
+    ///
+    /// In a store of its own in a folder that is removed afterwards. Use a release build.
+    Bench(BenchArgs),
     /// Print the page of an error code, such as SG1003; without a code, list all codes
     Explain {
         /// The code or its name, such as SG1003 or effect-misplaced
@@ -148,6 +150,22 @@ pub struct WorkArgs {
     /// The name of the worker in jobs and events [default: host and process]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+}
+
+/// How much is measured, and where.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// Sources in the table
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub sources: u64,
+
+    /// Jobs that one statement schedules
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub jobs: u64,
+
+    /// The folder in which the store is made
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
 }
 
 /// What a demo store holds.
@@ -210,7 +228,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Some(Task::Work(args)) => tasks::work(&open(&store).await?, args).await,
         Some(Task::Check) => tasks::check(store_url(&store)).await,
         Some(Task::Demo(args)) => tasks::demo(&store, args).await,
-        Some(Task::Bench) => tasks::bench().await,
+        Some(Task::Bench(args)) => tasks::bench(args).await,
     }
 }
 

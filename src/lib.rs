@@ -74,6 +74,7 @@
 //! then `model`, `ledger`, `functions`, `tables`, `session`, `worker`, `repl`, `engine`, `cli`.
 //! `src/ARCHITECTURE.md` describes how data flows through them.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod demo;

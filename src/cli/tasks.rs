@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{CANCELLED, DemoArgs, StoreArgs, WorkArgs};
+use super::{BenchArgs, CANCELLED, DemoArgs, StoreArgs, WorkArgs};
+use crate::bench::{self, Scale, check_scale};
 use crate::demo::story::{Setting, tell};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Code, Error, Result};
@@ -171,8 +172,14 @@ pub(super) async fn demo(store: &StoreArgs, args: DemoArgs) -> Result<ExitCode> 
 }
 
 /// Measures this machine.
-pub(super) async fn bench() -> Result<ExitCode> {
-    Err(missing("bench"))
+pub(super) async fn bench(args: BenchArgs) -> Result<ExitCode> {
+    let scale = Scale {
+        sources: args.sources,
+        jobs: args.jobs.min(args.sources),
+    };
+    check_scale(scale)?;
+    print(&bench::run(&args.dir, scale).await?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the reference. It is about no store, so it opens an empty one.
@@ -191,12 +198,4 @@ pub(super) fn print(text: &str) -> Result<()> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-fn missing(name: &str) -> Error {
-    Error::new(
-        Code::Unsupported,
-        format!("subcommand \"{name}\" is not in this build"),
-    )
-    .with_hint("Use a build that has it.")
 }
