@@ -63,7 +63,7 @@ pub(super) async fn work(engine: &Engine, args: WorkArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn told_to_end() -> Result<()> {
+pub(super) async fn told_to_end() -> Result<()> {
     let unheard =
         |error: std::io::Error| Error::bug("signals cannot be listened to").with_source(error);
     let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
@@ -76,7 +76,7 @@ async fn told_to_end() -> Result<()> {
 }
 
 /// `host/process`, so that nobody confuses the workers of several machines.
-fn worker_name() -> String {
+pub(super) fn worker_name() -> String {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let host = match host.trim() {
         "" => "worker",
@@ -85,7 +85,7 @@ fn worker_name() -> String {
     format!("{host}/{}", std::process::id())
 }
 
-fn note(text: &str) {
+pub(super) fn note(text: &str) {
     // A closed standard error leaves nobody to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -8,4 +8,5 @@ mod files;
 mod normalise;
 mod reference;
 mod selections;
+mod server;
 mod slt;
