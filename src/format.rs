@@ -3,7 +3,8 @@
 //! Invariants: rows are written as they come, and at most the first rows of a table are held back
 //! to find its widths; no number loses a digit; the text formats write every timestamp in UTC as
 //! RFC 3339 with `Z`, and nested values as JSON; an empty result still has its header, `[]`, or
-//! a valid empty file. Nothing but data is written here. Called by the REPL, scripts and the server.
+//! a valid empty file.
+//! Nothing but data is written here. Called by the REPL, scripts and the server.
 
 mod cells;
 mod csv;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::http::{HeaderMap, header};
+use futures::StreamExt;
 use serde::Deserialize;
 
 use crate::error::{Code, Error, Result};
@@ -11,6 +12,10 @@ use crate::session::parameters::Parameters;
 
 /// The longest idempotency key, in bytes. Chosen: ample for a UUID or a name.
 const KEY_MAX: usize = 200;
+
+/// Bytes of a body that is too long which are read and thrown away. Chosen: some times what a
+/// body may have; who sends more has the connection closed.
+const THROWN_MAX: usize = 256 << 20;
 
 /// The part of an address behind `?`.
 #[derive(Debug, Default, Deserialize)]
@@ -90,18 +95,10 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> R
         .with_hint("Write large data to Parquet files and INSERT from an external table.")
     };
     let announced = text(headers, header::CONTENT_LENGTH.as_str())?;
-    if announced.is_some_and(|length| length.parse().is_ok_and(|n: usize| n > bytes_max)) {
+    let long = announced.is_some_and(|length| length.parse().is_ok_and(|n: usize| n > bytes_max));
+    let Some(bytes) = whole(body, if long { 0 } else { bytes_max }).await? else {
         return Err(too_large());
-    }
-    let bytes = to_bytes(body, bytes_max).await.map_err(|error| {
-        let limit = std::error::Error::source(&error)
-            .is_some_and(|source| source.to_string().contains("length limit"));
-        if limit {
-            too_large()
-        } else {
-            bad("the body ended early").with_source(error)
-        }
-    })?;
+    };
     let request = if json {
         let request: JsonRequest = serde_json::from_slice(&bytes).map_err(|error| {
             bad("the body is no request in JSON")
@@ -115,7 +112,7 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> R
             timeout: request.timeout_ms.map(Duration::from_millis),
         }
     } else {
-        let sql = String::from_utf8(bytes.into());
+        let sql = String::from_utf8(bytes);
         SqlRequest {
             sql: sql.map_err(|error| bad("the body is not UTF-8").with_source(error))?,
             parameters: Parameters::None,
@@ -146,6 +143,26 @@ pub(super) fn of_query(headers: &HeaderMap, query: &Query) -> Result<SqlRequest>
         timeout: None,
     };
     with_headers(request, headers)
+}
+
+/// The body; none where it is longer than it may be. The rest is read and thrown away, within
+/// bounds: a client that still writes would otherwise see a broken pipe and not the answer.
+async fn whole(body: Body, bytes_max: usize) -> Result<Option<Vec<u8>>> {
+    let mut pieces = body.into_data_stream();
+    let (mut bytes, mut thrown) = (Vec::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| bad("the body ended early").with_source(error))?;
+        if thrown == 0 && bytes.len() + piece.len() <= bytes_max {
+            bytes.extend_from_slice(&piece);
+            continue;
+        }
+        bytes = Vec::new();
+        thrown += piece.len();
+        if thrown > THROWN_MAX {
+            break;
+        }
+    }
+    Ok((thrown == 0).then_some(bytes))
 }
 
 fn with_headers(mut request: SqlRequest, headers: &HeaderMap) -> Result<SqlRequest> {

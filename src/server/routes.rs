@@ -280,6 +280,8 @@ fn sql_body() -> Value {
     }})
 }
 
+const KINDS: &str = "query, effect, dml, ddl, explain, preview or setting";
+
 fn sql_answers() -> Value {
     let mut content: Map<String, Value> = Map::new();
     for format in Format::ALL {
@@ -291,7 +293,7 @@ fn sql_answers() -> Value {
     json!({
         "200": {"description": "The rows", "content": content, "headers": {
             "Sluicegate-Statement-Id": header("The statement"),
-            "Sluicegate-Statement-Kind": header("query, effect, dml, ddl, explain, preview or setting"),
+            "Sluicegate-Statement-Kind": header(KINDS),
             "Sluicegate-Version": header("The version that was read or committed"),
             "Sluicegate-Rows-Affected": header("Rows that were written or removed"),
             "Idempotency-Replayed": header("?1 for the outcome of an earlier request"),
@@ -303,12 +305,13 @@ fn sql_answers() -> Value {
 }
 
 fn problem_schema() -> Value {
+    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
     json!({"type": "object", "properties": {
         "type": {"type": "string"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
-        "code": {"type": "string", "enum": Code::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>()},
+        "code": {"type": "string", "enum": codes},
         "sqlstate": {"type": "string"},
         "statement_id": {"type": ["string", "null"]},
         "position": {"type": ["object", "null"]},

@@ -133,6 +133,14 @@ impl Run {
             () = self.record.cancel.cancelled() => return Err(cancelled()),
             reply = session.execute_with(&request.sql, options) => reply?,
         };
+        // COPY and SHOW answer with columns. A SET that was allowed is gone with its session.
+        if reply.kind == StatementKind::Setting && reply.schema.fields().is_empty() {
+            return Err(Error::new(
+                Code::Unsupported,
+                "SET changes nothing here: every request is a session of its own",
+            )
+            .with_hint("Give the limits of a statement in its request."));
+        }
         self.record.note(Outcome {
             version: Some(reply.version),
             rows: None,

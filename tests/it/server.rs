@@ -411,6 +411,11 @@ async fn limits_and_folders_are_not_for_clients() {
         .post(limit, &[])
         .await
         .fails(403, Code::SettingDenied);
+    let setting = "SET datafusion.execution.batch_size = 10";
+    server
+        .post(setting, &[])
+        .await
+        .fails(400, Code::Unsupported);
     let inside = server.value("SELECT read_text('inside.txt')").await;
     assert_eq!(inside, "ours");
     for path in [
