@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 a statement or a task failed, 2 the command line itself is wrong,
 //! 130 cancelled by Ctrl-C. Data goes to standard output, everything else to standard error.
 
+mod serve;
 mod tasks;
 
 use std::io::{self, IsTerminal, Write};
@@ -15,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::engine::{Access, Engine, EngineOptions};
 use crate::error::{Code, Error, Result};
-use crate::repl::format::Format;
+use crate::format::Format;
 use crate::repl::progress;
 use crate::repl::report::{Origin, render};
 use crate::repl::script::{OnError, ScriptEnd, read_script, run_script};
@@ -81,7 +82,8 @@ struct SqlArgs {
     #[arg(short = 'f', long, value_name = "FILE")]
     file: Vec<PathBuf>,
 
-    /// How rows are written: table, expanded, csv, json, ndjson, parquet or arrow
+    /// How rows are written: table, expanded, csv, json, ndjson, parquet, arrow or
+    /// arrow-file
     #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = format_name)]
     format: Format,
 
@@ -97,6 +99,14 @@ enum Task {
     /// Any number of workers, on any number of machines, may share one store. A worker ends on
     /// Ctrl-C after the groups at hand are reported.
     Work(WorkArgs),
+    /// Serve the store over HTTP
+    ///
+    /// Without a token in the store, only this machine is served. The server ends on Ctrl-C after
+    /// what runs has ended. SLUICEGATE_LOG=info logs every request.
+    Serve(serve::ServeArgs),
+    /// Make, list and revoke the tokens with which requests to a server show who sends them
+    #[command(subcommand)]
+    Token(serve::TokenTask),
     /// Check every rule of the store, and report each break of one
     ///
     /// Reads the whole ledger and changes nothing. The exit code is 1 where a rule is broken.
@@ -226,6 +236,16 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Some(Task::Explain { code }) => explain(code.as_deref()),
         Some(Task::Reference) => tasks::reference().await.map(|()| ExitCode::SUCCESS),
         Some(Task::Work(args)) => tasks::work(&open(&store).await?, args).await,
+        Some(Task::Serve(args)) => serve::serve(&open(&store).await?, &actor(&store), args).await,
+        Some(Task::Token(task)) => {
+            if store.read_only {
+                return Err(Error::new(
+                    Code::ReadOnly,
+                    "tokens are not for a read-only store",
+                ));
+            }
+            serve::token(&open(&store).await?, &actor(&store), task).await
+        }
         Some(Task::Check) => tasks::check(store_url(&store)).await,
         Some(Task::Demo(args)) => tasks::demo(&store, args).await,
         Some(Task::Bench(args)) => tasks::bench(args).await,

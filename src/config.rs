@@ -60,6 +60,23 @@ pub struct Limits {
     pub shutdown_wait: Duration,
     /// How long a statement may run.
     pub statement_timeout: Duration,
+    /// Statements that a server runs at once; the next one is told to come back. Chosen: each
+    /// may hold memory, and two cores are busy with far fewer.
+    pub server_statements_max: usize,
+    /// Statements of one user that run at once on a server without anybody waiting for them.
+    pub server_background_max: usize,
+    /// Bytes of the body of one request. Chosen: an INSERT of some ten thousand rows.
+    pub server_body_bytes_max: usize,
+    /// Records of ended statements that a server keeps.
+    pub server_records_max: usize,
+    /// Bytes of rows that a server keeps of one ended statement.
+    pub server_result_bytes_max: usize,
+    /// Bytes of rows that a server keeps of all ended statements.
+    pub server_results_bytes_max: usize,
+    /// How long a server keeps the record and the rows of an ended statement.
+    pub server_keep: Duration,
+    /// The longest time that `Prefer: wait` waits.
+    pub server_wait_max: Duration,
 }
 
 impl Default for Limits {
@@ -89,6 +106,14 @@ impl Default for Limits {
             worker_retries_max: 20,
             shutdown_wait: Duration::from_secs(30),
             statement_timeout: Duration::from_secs(3600),
+            server_statements_max: 64,
+            server_background_max: 16,
+            server_body_bytes_max: 16 << 20,
+            server_records_max: 10_000,
+            server_result_bytes_max: 64 << 20,
+            server_results_bytes_max: 512 << 20,
+            server_keep: Duration::from_secs(600),
+            server_wait_max: Duration::from_secs(300),
         }
     }
 }

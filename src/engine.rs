@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::Limits;
@@ -11,6 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::functions::files::Roots;
 use crate::ledger::store::{Absent, Store, StoreOptions};
 use crate::ledger::{Duty, Ledger};
+use crate::server::{ServeOptions, serve};
 use crate::session::Session;
 use crate::session::claim::ClaimJobs;
 use crate::session::core::{Core, Procedure};
@@ -48,6 +50,7 @@ impl EngineOptions {
 pub struct Engine {
     core: Arc<Core>,
     access: Access,
+    clock: Clock,
 }
 
 impl Engine {
@@ -66,7 +69,7 @@ impl Engine {
     /// Those of [`Engine::open`].
     pub async fn open_with(options: EngineOptions, clock: Clock, limits: Limits) -> Result<Self> {
         let absent = match options.access {
-            Access::ReadWrite => Absent::Make,
+            Access::ReadWrite | Access::Operator | Access::Worker => Absent::Make,
             Access::ReadOnly => Absent::Refuse,
         };
         let how = StoreOptions {
@@ -77,15 +80,16 @@ impl Engine {
         let folder = std::env::current_dir().ok();
         let roots = Roots::new(store.url().as_str(), folder.as_deref(), &options.roots)?;
         let duty = match options.access {
-            Access::ReadWrite => Duty::Takes,
+            Access::ReadWrite | Access::Operator | Access::Worker => Duty::Takes,
             Access::ReadOnly => Duty::Leaves,
         };
-        let ledger = Ledger::open_with(store, clock, Arc::new(limits), duty).await?;
+        let ledger = Ledger::open_with(store, clock.clone(), Arc::new(limits), duty).await?;
         let procedures: Vec<Arc<dyn Procedure>> = vec![Arc::new(ClaimJobs), Arc::new(RunJobs)];
         let core = Core::try_new(ledger, Arc::new(roots), procedures)?;
         Ok(Self {
             core: Arc::new(core),
             access: options.access,
+            clock,
         })
     }
 
@@ -109,6 +113,25 @@ impl Engine {
                 .with_hint("Open the store for writing; a worker commits what it does."));
         }
         work(&self.core, options, stop, watcher).await
+    }
+
+    /// Serves the store over HTTP until `stop` turns true. Requests without a token, which a
+    /// store that never had one allows on this machine, act as `actor`.
+    ///
+    /// # Errors
+    /// `SG4001 unauthenticated` for a listener that others reach, where the store has no token.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        actor: &str,
+        stop: watch::Receiver<bool>,
+    ) -> Result<()> {
+        let options = ServeOptions {
+            actor: actor.into(),
+            access: self.access,
+        };
+        let core = Arc::clone(&self.core);
+        serve(core, listener, options, self.clock.clone(), stop).await
     }
 
     /// Waits, within `Limits::shutdown_wait`, for what goes on in the background: workers that

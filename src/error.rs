@@ -87,6 +87,16 @@ codes! {
     RowLocked = "SG3003", Conflict, "row-locked", "55P03";
     WriteConflict = "SG3004", Conflict, "write-conflict", "40001";
     RowInUse = "SG3005", Conflict, "row-in-use", "55006";
+    Unauthenticated = "SG4001", Denied, "unauthenticated", "28000";
+    RoleDenied = "SG4002", Denied, "role-denied", "42501";
+    BadRequest = "SG4003", Input, "bad-request", "08P01";
+    NotAcceptable = "SG4004", Input, "not-acceptable", "0A000";
+    UnsupportedMedia = "SG4005", Input, "unsupported-media", "0A000";
+    MethodNotAllowed = "SG4006", Input, "method-not-allowed", "0A000";
+    KeyReused = "SG4007", Input, "key-reused", "22023";
+    StatementExpired = "SG4008", NotFound, "statement-expired", "02000";
+    TooBusy = "SG4009", Limit, "too-busy", "53300";
+    Cancelled = "SG4010", Conflict, "cancelled", "57014";
     TooManyRows = "SG5001", Limit, "too-many-rows", "54000";
     OutOfMemory = "SG5002", Limit, "out-of-memory", "53200";
     Timeout = "SG5003", Limit, "timeout", "57014";
@@ -225,7 +235,11 @@ impl Error {
     pub fn retryable(&self) -> bool {
         matches!(
             self.0.code,
-            Code::WriteConflict | Code::Contended | Code::StoreUnavailable | Code::SnapshotGone
+            Code::WriteConflict
+                | Code::TooBusy
+                | Code::Contended
+                | Code::StoreUnavailable
+                | Code::SnapshotGone
         )
     }
 }

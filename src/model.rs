@@ -21,4 +21,5 @@ pub mod queue;
 pub mod rules;
 pub mod sources;
 pub mod state;
+pub mod tokens;
 pub mod transform;

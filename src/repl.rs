@@ -5,7 +5,6 @@
 
 pub mod commands;
 mod complete;
-pub mod format;
 mod highlight;
 pub mod output;
 pub mod progress;
@@ -29,13 +28,13 @@ use reedline::{
 
 use self::commands::Command;
 use self::complete::{Known, SharedNames, SqlCompleter};
-use self::format::Format;
 use self::highlight::SqlHighlighter;
 use self::output::Output;
 use self::report::{Origin, render};
 use self::script::{OnError, ScriptEnd, read_script, run_script};
 use self::statement::{Ended, Runner, Timing};
 use crate::error::{Code, Error, Result};
+use crate::format::{Format, unwritable};
 use crate::session::Session;
 use crate::session::script::{Ending, ending, split_statements};
 
@@ -107,7 +106,7 @@ impl Repl {
                 // Ctrl-C while typing throws the line away; reedline has other signals only
                 // where one asks for them.
                 Ok(_) => {}
-                Err(error) => return Err(format::unwritable(error)),
+                Err(error) => return Err(unwritable(error)),
             }
         }
     }
@@ -232,7 +231,8 @@ impl Repl {
                     | Format::Json
                     | Format::Ndjson
                     | Format::Parquet
-                    | Format::Arrow => Format::Expanded,
+                    | Format::Arrow
+                    | Format::ArrowFile => Format::Expanded,
                 };
                 self.set_format(format);
             }

@@ -14,13 +14,16 @@ mod embedding;
 mod errors;
 pub mod gate;
 pub mod names;
+pub mod parameters;
 pub mod parser;
 pub mod progress;
 pub mod reference;
+mod replay;
 pub mod script;
 pub mod sink;
 pub mod source_rows;
 pub mod statement;
+pub mod tokens;
 pub mod transforms;
 pub mod write;
 pub mod writeback;
@@ -56,6 +59,7 @@ use crate::session::effect_node::planning::{
     run_constant,
 };
 use crate::session::gate::{Call, Gate};
+use crate::session::parameters::Parameters;
 use crate::session::progress::Watcher;
 use crate::session::sink::{Done, LedgerForecast, LedgerSink, StatementText};
 use crate::session::statement::{Parsed, Statement};
@@ -86,6 +90,43 @@ pub enum StatementKind {
     Setting,
 }
 
+impl StatementKind {
+    /// The name in headers and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Effect => "effect",
+            Self::Dml => "dml",
+            Self::Ddl => "ddl",
+            Self::Explain => "explain",
+            Self::Preview => "preview",
+            Self::Setting => "setting",
+        }
+    }
+
+    /// Whether a statement of this kind may change the store.
+    pub fn changes(self) -> bool {
+        match self {
+            Self::Effect | Self::Dml | Self::Ddl => true,
+            Self::Query | Self::Explain | Self::Preview | Self::Setting => false,
+        }
+    }
+}
+
+/// What comes with a statement beside its text.
+#[derive(Debug, Clone, Default)]
+pub struct ExecuteOptions {
+    /// The id that it gets; a new one where there is none.
+    pub statement_id: Option<Arc<str>>,
+    /// The values of its placeholders.
+    pub parameters: Parameters,
+    /// The key under which a repetition is recognised, among those of the session's actor. It
+    /// counts for statements that may change something; a query runs again.
+    pub idempotency_key: Option<Arc<str>>,
+    /// How long it may run, where that is less than `Limits::statement_timeout`.
+    pub timeout: Option<Duration>,
+}
+
 /// The answer to one statement. What it changed is durable when this is there.
 pub struct Reply {
     /// The id of the statement, as in table `statements`.
@@ -104,6 +145,9 @@ pub struct Reply {
     pub summary: Vec<OutcomeCount>,
     /// What the user should know beside the rows.
     pub notes: Vec<String>,
+    /// Whether this is the outcome of an earlier statement with the same idempotency key. Its
+    /// rows are how often each effect function ended in which way.
+    pub replayed: bool,
 }
 
 impl std::fmt::Debug for Reply {
@@ -147,6 +191,7 @@ pub struct Session {
 struct Running {
     state: Arc<State>,
     text: StatementText,
+    limit: Duration,
     done: Arc<Mutex<Option<Done>>>,
 }
 
@@ -217,20 +262,42 @@ impl Session {
     /// # Guarantees
     /// At most one commit. Dropping the future does not undo a commit that was sent.
     pub async fn execute(&self, sql: &str) -> Result<Reply> {
-        let Parsed { text, statement } = parser::parse(sql)?;
+        self.execute_with(sql, ExecuteOptions::default()).await
+    }
+
+    /// The same, with parameters, a time limit and an idempotency key.
+    ///
+    /// # Errors
+    /// Those of [`Session::execute`], and `SG4007 key-reused`: the key was used for a statement
+    /// with another text or other parameters. `SG1002 plan-error` for parameters that do not fit.
+    ///
+    /// # Guarantees
+    /// Those of [`Session::execute`]. Of all statements with one key, in all processes, at most
+    /// one commits; the others get its outcome.
+    pub async fn execute_with(&self, sql: &str, options: ExecuteOptions) -> Result<Reply> {
+        let Parsed {
+            text,
+            mut statement,
+        } = parser::parse(sql)?;
+        let text = parameters::bind(text, &mut statement, &options.parameters)?;
         self.gate.check(&statement)?;
         let author = Author {
             actor: Arc::clone(&self.actor),
-            statement_id: Uuid::now_v7().to_string().into(),
+            statement_id: options
+                .statement_id
+                .unwrap_or_else(|| Uuid::now_v7().to_string().into()),
         };
+        let kind = kind_of(&statement);
+        let key = options.idempotency_key.filter(|_| kind.changes());
         let text = StatementText {
             author,
             sql: text.into(),
-            idempotency_key: None,
+            idempotency_key: key.map(|key| replay::key_of(&self.actor, &key)),
         };
-        let limit = self.ledger().limits().statement_timeout;
-        let bounded = bounds_itself(&statement);
-        let work = self.dispatch(text, statement);
+        let longest = self.ledger().limits().statement_timeout;
+        let limit = options.timeout.map_or(longest, |limit| limit.min(longest));
+        let bounded = options.timeout.is_none() && bounds_itself(&statement);
+        let work = self.once(text, kind, statement, limit);
         if bounded {
             return work.await;
         }
@@ -239,13 +306,18 @@ impl Session {
             .map_err(|_| timed_out(limit))?
     }
 
-    async fn dispatch(&self, text: StatementText, statement: Statement) -> Result<Reply> {
+    async fn dispatch(
+        &self,
+        text: StatementText,
+        statement: Statement,
+        limit: Duration,
+    ) -> Result<Reply> {
         match statement {
             // A write is read and decided again where another statement came in between.
             Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
                 let mut retries = self.ledger().limits().write_retries_max;
                 loop {
-                    let running = self.begin(text.clone()).await?;
+                    let running = self.begin(text.clone(), limit).await?;
                     match self.write(running, statement.clone()).await {
                         Err(error) if error.code() == Code::WriteConflict && retries > 0 => {
                             retries -= 1;
@@ -255,16 +327,17 @@ impl Session {
                 }
             }
             other => {
-                let running = self.begin(text).await?;
+                let running = self.begin(text, limit).await?;
                 self.run(running, other).await
             }
         }
     }
 
-    async fn begin(&self, text: StatementText) -> Result<Running> {
+    async fn begin(&self, text: StatementText, limit: Duration) -> Result<Running> {
         Ok(Running {
             state: self.ledger().snapshot().await?,
             text,
+            limit,
             done: Arc::default(),
         })
     }
@@ -523,7 +596,7 @@ impl Session {
     ) -> Result<Reply> {
         let physical = state.create_physical_plan(plan).await?;
         let batches = execute_stream(physical, state.task_ctx())?;
-        let limit = self.ledger().limits().statement_timeout;
+        let limit = running.limit;
         let schema = batches.schema();
         let ends = tokio::time::Instant::now() + limit;
         let bounded = futures::stream::unfold(Some(batches), move |batches| async move {
@@ -616,6 +689,34 @@ pub fn query_tree(query: Query) -> SyntaxTree {
     SyntaxTree::Statement(Box::new(statement))
 }
 
+/// What a statement is, before it is run.
+pub fn kind_of(statement: &Statement) -> StatementKind {
+    match statement {
+        Statement::Query(_) => StatementKind::Query,
+        Statement::Effect(_) | Statement::Call(_) => StatementKind::Effect,
+        Statement::Preview(_) => StatementKind::Preview,
+        Statement::Explain { .. } => StatementKind::Explain,
+        Statement::Insert { .. }
+        | Statement::Update { .. }
+        | Statement::Delete { .. }
+        | Statement::Truncate { .. } => StatementKind::Dml,
+        Statement::CreateTable { .. }
+        | Statement::CreateView { .. }
+        | Statement::CreateExternalTable { .. }
+        | Statement::CreateTransform(_)
+        | Statement::Drop { .. }
+        | Statement::Checkpoint => StatementKind::Ddl,
+        Statement::Set(_)
+        | Statement::Show(_)
+        | Statement::Describe(_)
+        | Statement::Copy(_)
+        | Statement::Prepare(_)
+        | Statement::Execute(_)
+        | Statement::Transaction(_)
+        | Statement::Other(_) => StatementKind::Setting,
+    }
+}
+
 /// Whether a statement watches its time itself, or is as long as the work that it was given, as
 /// a procedure that runs jobs is.
 fn bounds_itself(statement: &Statement) -> bool {
@@ -631,9 +732,9 @@ fn bounds_itself(statement: &Statement) -> bool {
 fn timed_out(limit: Duration) -> Error {
     Error::new(
         Code::Timeout,
-        format!("the statement ran longer than {} s", limit.as_secs()),
+        format!("the statement ran longer than {limit:?}"),
     )
-    .with_detail("The limit is the setting statement_timeout.")
+    .with_detail("The limit is the setting statement_timeout, or less where the request says so.")
     .with_hint("Narrow it with WHERE; where it has effects, look it up in table statements.")
 }
 
@@ -681,5 +782,6 @@ fn reply(
         rows_affected,
         summary,
         notes: Vec::new(),
+        replayed: false,
     }
 }

@@ -75,13 +75,13 @@ pub(super) async fn work(engine: &Engine, args: WorkArgs) -> Result<ExitCode> {
 }
 
 /// SIGTERM and SIGINT.
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Self> {
+    pub(super) fn listen() -> Result<Self> {
         let unheard =
             |error: io::Error| Error::bug("signals cannot be listened to").with_source(error);
         Ok(Self {
@@ -90,7 +90,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -99,7 +99,7 @@ impl Signals {
 }
 
 /// `host/process`, so that nobody confuses the workers of several machines.
-fn worker_name() -> String {
+pub(super) fn worker_name() -> String {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let host = match host.trim() {
         "" => "worker",
@@ -108,7 +108,7 @@ fn worker_name() -> String {
     format!("{host}/{}", std::process::id())
 }
 
-fn note(text: &str) {
+pub(super) fn note(text: &str) {
     // A closed standard error leaves nobody to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

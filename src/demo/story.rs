@@ -16,7 +16,7 @@ use crate::demo::corpus;
 use crate::demo::setup::setup_statements;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
-use crate::repl::format::{Format, Look, ResultWriter};
+use crate::format::{Format, Look, ResultWriter};
 use crate::session::Session;
 use crate::session::progress::Watcher;
 use crate::worker::{WorkOptions, Worked};

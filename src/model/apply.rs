@@ -11,6 +11,7 @@ use crate::model::locks::{Lock, LockMode};
 use crate::model::rules::{self, Rule, Violation, require};
 use crate::model::sources::{Presence, Run, Source, SourceTable, TableDef};
 use crate::model::state::{Dropped, KeptStatement, Object, State, Transform};
+use crate::model::tokens::{AccessToken, Role, Validity};
 use crate::model::transform::{Permission, TransformDef, TransformVersion};
 use crate::time::Timestamp;
 
@@ -50,6 +51,8 @@ pub fn apply(
         Event::ObjectCreated { kind, name, sql } => step.object_created(kind, name, sql),
         Event::ObjectDropped { kind, name } => step.object_dropped(kind, name),
         Event::TransformCreated { name, def } => step.transform_created(name, def),
+        Event::TokenCreated { name, role, hash } => step.token_created(name, role, hash),
+        Event::TokenRevoked { name } => step.token_revoked(name),
         Event::TransformDropped { transform } => step.transform_dropped(transform),
         Event::RunAdded {
             table,
@@ -253,6 +256,32 @@ impl Step<'_, '_> {
         require(Rule::Known, Permission::of(same), || {
             format!("{} \"{name}\"", kind.name())
         })
+    }
+
+    fn token_created(&mut self, name: &str, role: Role, hash: &str) -> Result<(), Violation> {
+        let taken = self.state.tokens.get(name);
+        let free = taken.is_none_or(|token| token.validity != Validity::Valid);
+        require(Rule::UniqueName, Permission::of(free), || {
+            format!("token \"{name}\" exists")
+        })?;
+        let token = AccessToken {
+            role,
+            hash: hash.into(),
+            created_at: self.origin.at,
+            created_by: self.origin.actor.into(),
+            validity: Validity::Valid,
+        };
+        Arc::make_mut(&mut self.state.tokens).insert(name.into(), token);
+        Ok(())
+    }
+
+    fn token_revoked(&mut self, name: &str) -> Result<(), Violation> {
+        let at = self.origin.at;
+        let token = Arc::make_mut(&mut self.state.tokens).get_mut(name);
+        let token = token.filter(|token| token.validity == Validity::Valid);
+        let token = known(token, || format!("token \"{name}\""))?;
+        token.validity = Validity::Revoked(at);
+        Ok(())
     }
 
     fn transform_created(&mut self, name: &str, def: &str) -> Result<(), Violation> {

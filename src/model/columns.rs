@@ -22,6 +22,7 @@ use crate::model::jobs::JobState;
 use crate::model::keys::Key;
 use crate::model::locks::LockMode;
 use crate::model::state::State;
+use crate::model::tokens::Role;
 use crate::time::Timestamp;
 
 /// The type of every time column: microseconds in UTC.
@@ -97,8 +98,8 @@ columns! {
     FromState = "from_state", Dictionary, "The job's state before.";
     ToState = "to_state", Dictionary, "The job's state from now on.";
     ExpiresAt = "expires_at", Time, "The end of the lease.";
-    Resource = "resource", Text, "The locked resource, or the name of what was made.";
-    Mode = "mode", Dictionary, "The lock's mode, or the kind of what was made.";
+    Resource = "resource", Text, "The locked resource, or the name of what was made or revoked.";
+    Mode = "mode", Dictionary, "The lock's mode, the kind of what was made, or a token's role.";
     Owner = "owner", Dictionary, "The lock's owner, or who is in the way.";
     Function = "function", Dictionary, "The effect function that was refused.";
     Outcome = "outcome", Dictionary, "Why it was refused, in one word.";
@@ -108,7 +109,7 @@ columns! {
     Rows = "rows", Int, "Rows of the run.";
     Bytes = "bytes", Int, "Bytes of the run.";
     Params = "params", Dictionary, "The job's parameters, or an idempotency key.";
-    Payload = "payload", Text, "Definitions and summaries, as JSON.";
+    Payload = "payload", Text, "Definitions and summaries, as JSON, or the SHA-256 of a token.";
 }
 
 /// The schema of the `events` table and of every ledger file.
@@ -415,6 +416,12 @@ impl EventsBuilder {
                 self.text(Column::Resource, name);
                 self.text(Column::Mode, kind.name());
             }
+            Event::TokenCreated { name, role, hash } => {
+                self.text(Column::Resource, name);
+                self.text(Column::Mode, role.name());
+                self.text(Column::Payload, hash);
+            }
+            Event::TokenRevoked { name } => self.text(Column::Resource, name),
             Event::TransformCreated { name, def } => {
                 self.text(Column::Transform, name);
                 self.text(Column::Payload, def);
@@ -874,6 +881,15 @@ impl<'a> EventsReader<'a> {
             },
             EventKind::ObjectDropped => Event::ObjectDropped {
                 kind: self.object_kind(row)?,
+                name: text(Column::Resource)?,
+            },
+            EventKind::TokenCreated => Event::TokenCreated {
+                name: text(Column::Resource)?,
+                role: Role::parse(text(Column::Mode)?)
+                    .ok_or(Unreadable::Missing(Column::Mode.name()))?,
+                hash: text(Column::Payload)?,
+            },
+            EventKind::TokenRevoked => Event::TokenRevoked {
                 name: text(Column::Resource)?,
             },
             EventKind::TransformCreated => Event::TransformCreated {

@@ -37,6 +37,7 @@ pub fn difference(a: &State, b: &State) -> Option<String> {
         .or_else(|| unequal("locks", &a.locks, &b.locks))
         .or_else(|| unequal("leases", &a.leases, &b.leases))
         .or_else(|| unequal("kept statements", &a.kept, &b.kept))
+        .or_else(|| unequal("access tokens", &a.tokens, &b.tokens))
 }
 
 fn table_difference(a: &SourceTable, b: &SourceTable) -> Option<String> {

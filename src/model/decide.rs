@@ -9,6 +9,7 @@ mod jobs;
 mod locks;
 mod reports;
 mod sources;
+mod tokens;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use crate::config::Limits;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::{BatchId, Version};
 use crate::model::apply::apply;
 use crate::model::columns::EventsBuilder;
@@ -103,13 +103,23 @@ impl<'l> Draft<'l> {
     /// Notes the statement itself, so that `statements` shows it. Call it once, last.
     ///
     /// # Errors
-    /// `SG9001 bug`.
+    /// `SG4007 key-reused`: a statement with this key is in the store already. Then nothing of
+    /// this one happens, so two requests with one key cannot both act, however they race.
     pub fn note_statement(
         &mut self,
         sql: &str,
         idempotency_key: Option<&str>,
         summary: &str,
     ) -> Result<()> {
+        if let Some(key) = idempotency_key
+            && self.state.kept.contains_key(key)
+        {
+            return Err(Error::new(
+                Code::KeyReused,
+                "a statement with this idempotency key was committed before",
+            )
+            .with_hint("Make a new key for every statement."));
+        }
         self.emit(&Event::StatementCommitted {
             sql,
             idempotency_key,

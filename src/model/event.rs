@@ -6,6 +6,7 @@
 use crate::id::{BatchId, JobId, RunId, Slot, TableId, Token, TransformId};
 use crate::model::keys::Key;
 use crate::model::locks::LockMode;
+use crate::model::tokens::Role;
 use crate::time::Timestamp;
 
 macro_rules! kinds {
@@ -83,6 +84,10 @@ kinds! {
     LockReleased = "lock-released";
     /// A lock's lease ran out.
     LockExpired = "lock-expired";
+    /// An access token was made.
+    TokenCreated = "token-created";
+    /// An access token was revoked.
+    TokenRevoked = "token-revoked";
 }
 
 impl EventKind {
@@ -417,6 +422,20 @@ pub enum Event<'a> {
         /// The token.
         token: Token,
     },
+    /// See [`EventKind::TokenCreated`].
+    TokenCreated {
+        /// Its name, which is the actor of what its bearer does.
+        name: &'a str,
+        /// What its bearer may do.
+        role: Role,
+        /// SHA-256 of it, as 64 hexadecimal digits.
+        hash: &'a str,
+    },
+    /// See [`EventKind::TokenRevoked`].
+    TokenRevoked {
+        /// Its name.
+        name: &'a str,
+    },
 }
 
 impl Event<'_> {
@@ -451,6 +470,8 @@ impl Event<'_> {
             Self::LockRenewed { .. } => EventKind::LockRenewed,
             Self::LockReleased { .. } => EventKind::LockReleased,
             Self::LockExpired { .. } => EventKind::LockExpired,
+            Self::TokenCreated { .. } => EventKind::TokenCreated,
+            Self::TokenRevoked { .. } => EventKind::TokenRevoked,
         }
     }
 }

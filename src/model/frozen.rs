@@ -226,6 +226,7 @@ pub fn thaw(catalog: &Catalog, mut pieces: Vec<(Part, Piece)>) -> Result<State, 
     }
     catalog.transforms(&mut state);
     catalog.objects(&mut state)?;
+    catalog.tokens(&mut state)?;
     rows.fill(&mut state)?;
     Ok(state)
 }

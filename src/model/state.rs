@@ -13,6 +13,7 @@ use crate::model::keys::Key;
 use crate::model::locks::LockTable;
 use crate::model::queue::Queue;
 use crate::model::sources::{Source, SourceTable};
+use crate::model::tokens::AccessToken;
 use crate::model::transform::{TransformDef, TransformVersion};
 use crate::time::Timestamp;
 
@@ -120,6 +121,8 @@ pub struct State {
     pub leases: OrdSet<(Timestamp, JobId)>,
     /// Statements that came with an idempotency key.
     pub kept: OrdMap<Arc<str>, KeptStatement>,
+    /// Access tokens by name, revoked ones among them.
+    pub tokens: Arc<BTreeMap<Arc<str>, AccessToken>>,
 }
 
 impl State {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 
-use super::format::Format;
 use crate::error::{Code, Error, Result};
+use crate::format::Format;
 use crate::session::{Names, TableName};
 
 /// The pause of `\watch` without seconds. Chosen: follows a batch without burdening the store.

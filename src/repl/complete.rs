@@ -10,8 +10,8 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use reedline::{Completer, CompletionResult, Span, Suggestion};
 
 use super::commands::HELP;
-use super::format::Format;
 use super::highlight::{KEYWORDS, keyword};
+use crate::format::Format;
 use crate::session::script::tokens_so_far;
 use crate::session::{Names, TableName};
 

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(test)]
 use std::sync::{Mutex, PoisonError};
 
-use super::format::{Format, Look};
 use crate::error::{Code, Error, Result};
+use crate::format::{Format, Look};
 
 /// Columns assumed where a terminal does not tell its own. Chosen: the usual width.
 const COLUMNS: usize = 80;
@@ -122,7 +122,7 @@ impl Output {
         let inner: Box<dyn Write + Send> = match &self.target {
             Target::Stdout => Box::new(BufWriter::new(io::stdout())),
             Target::File(file) => Box::new(BufWriter::new(
-                file.try_clone().map_err(super::format::unwritable)?,
+                file.try_clone().map_err(crate::format::unwritable)?,
             )),
             #[cfg(test)]
             Target::Memory(bytes) => Box::new(Shared(Arc::clone(bytes))),

@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{Access, Engine, EngineOptions};
-    use crate::repl::format::Format;
+    use crate::format::Format;
     use crate::repl::output::Output;
     use crate::repl::statement::Confirm;
 

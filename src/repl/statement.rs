@@ -16,9 +16,9 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 
-use super::format::{Format, Look, ResultWriter};
 use super::output::Output;
 use crate::error::{Code, Error, Result};
+use crate::format::{Format, Look, ResultWriter};
 use crate::session::script::tokens_so_far;
 use crate::session::{OutcomeCount, Reply, Session, StatementKind};
 
@@ -224,20 +224,25 @@ impl Runner {
         for row in 0..batch.num_rows() {
             for column in batch.columns() {
                 let cell = array_value_to_string(column, row);
-                text.push_str(cell.map_err(super::format::unwritable)?.trim_end());
+                text.push_str(cell.map_err(crate::format::unwritable)?.trim_end());
                 text.push('\n');
             }
         }
         pipe.write_all(text.as_bytes())
-            .map_err(super::format::unwritable)?;
-        pipe.flush().map_err(super::format::unwritable)
+            .map_err(crate::format::unwritable)?;
+        pipe.flush().map_err(crate::format::unwritable)
     }
 
     /// The count of rows is for people; programs count themselves.
     fn note_rows(&mut self, rows: u64) {
         match self.format {
             Format::Table | Format::Expanded => self.note(&format!("({})\n", rows_text(rows))),
-            Format::Csv | Format::Json | Format::Ndjson | Format::Parquet | Format::Arrow => {
+            Format::Csv
+            | Format::Json
+            | Format::Ndjson
+            | Format::Parquet
+            | Format::Arrow
+            | Format::ArrowFile => {
                 if matches!(self.output.look(), Look::Terminal { .. }) {
                     self.note(&format!("({})\n", rows_text(rows)));
                 }

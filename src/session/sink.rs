@@ -28,7 +28,7 @@ use crate::session::writeback::{Patch, Written, check_patch, write_patches};
 use crate::time::Timestamp;
 
 /// How often one effect function ended in one way.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct OutcomeCount {
     /// The effect function.
     pub function: String,

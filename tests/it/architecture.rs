@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "id", "time", "config"],
     &["model"],
     &["ledger"],
-    &["functions", "tables"],
+    &["functions", "tables", "format"],
     &["session"],
     &["worker", "server", "repl"],
     &["engine"],
@@ -30,13 +30,20 @@ const KEEPERS: &[Keeper] = &[
     Keeper {
         names: &["ArrowWriter", "AsyncArrowWriter"],
         // `--format parquet` writes a result for a user, nothing of the store.
-        keepers: &["ledger", "repl/format"],
+        keepers: &["ledger", "format"],
         reason: "what is durable is written in one place",
     },
     Keeper {
         names: &["datafusion"],
-        // The prompt uses the tokenizer and the Arrow that DataFusion exports.
-        keepers: &["functions", "tables", "session", "worker/sql", "repl"],
+        // The prompt uses the tokenizer and the Arrow that DataFusion exports, as results do.
+        keepers: &[
+            "functions",
+            "tables",
+            "format",
+            "session",
+            "worker/sql",
+            "repl",
+        ],
         reason: "model and ledger must not change when DataFusion does",
     },
     Keeper {

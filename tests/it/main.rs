@@ -13,6 +13,7 @@ mod files;
 mod normalise;
 mod reference;
 mod selections;
+mod server;
 mod slt;
 mod stops;
 mod tour;

@@ -153,7 +153,9 @@ impl Connection {
             return Ok(session.clone());
         }
         let session = match self.access {
-            Access::ReadWrite => bench.engine.session(&self.actor),
+            Access::ReadWrite | Access::Operator | Access::Worker => {
+                bench.engine.session(&self.actor)
+            }
             Access::ReadOnly => {
                 let folder = bench.folder.path();
                 open(folder, Access::ReadOnly, &bench.clock, &bench.limits)

@@ -17,6 +17,7 @@ use crate::model::event::ObjectKind;
 use crate::model::jobs::JobState;
 use crate::model::keys::{Key, KeyType};
 use crate::model::locks::LockMode;
+use crate::model::tokens::Role;
 
 use super::*;
 
@@ -218,6 +219,13 @@ fn command(draft: &mut Draft<'_>, (kind, a, b): Op) -> Result<()> {
                 sql: "CREATE VIEW ...",
             };
             draft.create_object(object, IfExists::Replace)
+        }
+        19 => {
+            let name = ["reader", "robot"][usize::from(a % 2)];
+            match draft.create_token(name, Role::ALL[usize::from(b) % 4], &"ab".repeat(32)) {
+                Ok(()) => Ok(()),
+                Err(_) => draft.revoke_token(name),
+            }
         }
         _ => {
             let merged = draft.state().table(table).map(|table| {

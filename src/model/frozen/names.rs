@@ -10,6 +10,7 @@ use crate::model::event::ObjectKind;
 use crate::model::queue::Queue;
 use crate::model::sources::{SourceTable, TableDef};
 use crate::model::state::{Dropped, Object, State, Transform};
+use crate::model::tokens::{AccessToken, Role, Validity};
 use crate::model::transform::{TransformDef, TransformVersion};
 use crate::time::Timestamp;
 
@@ -32,6 +33,9 @@ pub struct Catalog {
     pub tables: Vec<FrozenTable>,
     transforms: Vec<FrozenTransform>,
     objects: Vec<FrozenObject>,
+    // Checkpoints of before there were tokens lack it.
+    #[serde(default)]
+    tokens: Vec<FrozenToken>,
 }
 
 /// A source table without its rows.
@@ -82,6 +86,16 @@ struct FrozenObject {
     created_at: i64,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct FrozenToken {
+    name: String,
+    role: String,
+    hash: String,
+    created_at: i64,
+    created_by: String,
+    revoked_at: Option<i64>,
+}
+
 impl Catalog {
     pub(super) fn of(state: &State) -> Self {
         let tables = state.tables.values();
@@ -105,6 +119,7 @@ impl Catalog {
                 .map(|one| FrozenTransform::of(one))
                 .collect(),
             objects: objects.collect(),
+            tokens: state.tokens.iter().map(FrozenToken::of).collect(),
         }
     }
 
@@ -116,6 +131,15 @@ impl Catalog {
             Arc::make_mut(&mut state.transform_ids).insert(name, id);
             Arc::make_mut(&mut state.transforms).insert(id, Arc::new(transform));
         }
+    }
+
+    /// Puts the access tokens into a state.
+    pub(super) fn tokens(&self, state: &mut State) -> Result<(), Damage> {
+        let tokens = Arc::make_mut(&mut state.tokens);
+        for frozen in &self.tokens {
+            tokens.insert(frozen.name.as_str().into(), frozen.thaw()?);
+        }
+        Ok(())
     }
 
     /// Puts views and external tables into a state.
@@ -132,6 +156,37 @@ impl Catalog {
             Arc::make_mut(&mut state.objects).insert(frozen.name.as_str().into(), object);
         }
         Ok(())
+    }
+}
+
+impl FrozenToken {
+    fn of((name, token): (&Arc<str>, &AccessToken)) -> Self {
+        Self {
+            name: name.to_string(),
+            role: token.role.name().to_owned(),
+            hash: token.hash.to_string(),
+            created_at: token.created_at.0,
+            created_by: token.created_by.to_string(),
+            revoked_at: match token.validity {
+                Validity::Valid => None,
+                Validity::Revoked(at) => Some(at.0),
+            },
+        }
+    }
+
+    fn thaw(&self) -> Result<AccessToken, Damage> {
+        let role = Role::parse(&self.role);
+        let unknown = || Damage::new(format!("token \"{}\" has an unknown role", self.name));
+        Ok(AccessToken {
+            role: role.ok_or_else(unknown)?,
+            hash: self.hash.as_str().into(),
+            created_at: Timestamp(self.created_at),
+            created_by: self.created_by.as_str().into(),
+            validity: match self.revoked_at {
+                None => Validity::Valid,
+                Some(at) => Validity::Revoked(Timestamp(at)),
+            },
+        })
     }
 }
 

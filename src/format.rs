@@ -3,7 +3,8 @@
 //! Invariants: rows are written as they come, and at most the first rows of a table are held back
 //! to find its widths; no number loses a digit; the text formats write every timestamp in UTC as
 //! RFC 3339 with `Z`, and nested values as JSON; an empty result still has its header, `[]`, or
-//! a valid empty file. Nothing but data is written here. Called by the REPL and by scripts.
+//! a valid empty file.
+//! Nothing but data is written here. Called by the REPL, scripts and the server.
 
 mod cells;
 mod csv;
@@ -18,7 +19,7 @@ use std::str::FromStr;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::arrow::ipc::writer::StreamWriter;
+use datafusion::arrow::ipc::writer::{FileWriter, StreamWriter};
 use datafusion::arrow::json::Writer as JsonWriter;
 use datafusion::arrow::json::writer::LineDelimited;
 use parquet::arrow::ArrowWriter;
@@ -44,6 +45,8 @@ pub enum Format {
     Parquet,
     /// One Arrow IPC stream.
     Arrow,
+    /// One Arrow IPC file, also known as Feather.
+    ArrowFile,
 }
 
 impl Format {
@@ -56,6 +59,7 @@ impl Format {
         Self::Ndjson,
         Self::Parquet,
         Self::Arrow,
+        Self::ArrowFile,
     ];
 
     /// The name that users type.
@@ -68,13 +72,27 @@ impl Format {
             Self::Ndjson => "ndjson",
             Self::Parquet => "parquet",
             Self::Arrow => "arrow",
+            Self::ArrowFile => "arrow-file",
+        }
+    }
+
+    /// Whether rows are JSON objects.
+    pub fn json(self) -> bool {
+        match self {
+            Self::Json | Self::Ndjson => true,
+            Self::Table
+            | Self::Expanded
+            | Self::Csv
+            | Self::Parquet
+            | Self::Arrow
+            | Self::ArrowFile => false,
         }
     }
 
     /// Whether the bytes are no text: such an output holds one result and goes to no terminal.
     pub fn binary(self) -> bool {
         match self {
-            Self::Parquet | Self::Arrow => true,
+            Self::Parquet | Self::Arrow | Self::ArrowFile => true,
             Self::Table | Self::Expanded | Self::Csv | Self::Json | Self::Ndjson => false,
         }
     }
@@ -130,6 +148,7 @@ enum Inner<W: Write + Send> {
     Ndjson(shape::Shape, JsonWriter<W, LineDelimited>),
     Parquet(shape::Shape, Box<ArrowWriter<W>>),
     Arrow(StreamWriter<W>),
+    ArrowFile(Box<FileWriter<W>>),
 }
 
 impl<W: Write + Send> ResultWriter<W> {
@@ -159,6 +178,10 @@ impl<W: Write + Send> ResultWriter<W> {
                 Inner::Parquet(shape, Box::new(writer.map_err(unwritable)?))
             }
             Format::Arrow => Inner::Arrow(StreamWriter::try_new(out, &schema).map_err(unwritable)?),
+            Format::ArrowFile => {
+                let writer = FileWriter::try_new(out, &schema).map_err(unwritable)?;
+                Inner::ArrowFile(Box::new(writer))
+            }
         }))
     }
 
@@ -189,6 +212,7 @@ impl<W: Write + Send> ResultWriter<W> {
                 Ok(())
             }
             Inner::Arrow(writer) => writer.write(batch).map_err(unwritable),
+            Inner::ArrowFile(writer) => writer.write(batch).map_err(unwritable),
         }
     }
 
@@ -211,6 +235,7 @@ impl<W: Write + Send> ResultWriter<W> {
             }
             Inner::Parquet(_, writer) => writer.into_inner().map_err(unwritable)?,
             Inner::Arrow(writer) => writer.into_inner().map_err(unwritable)?,
+            Inner::ArrowFile(writer) => writer.into_inner().map_err(unwritable)?,
         };
         out.flush().map_err(unwritable)
     }

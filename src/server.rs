@@ -1,0 +1,237 @@
+//! The HTTP server: SQL in, rows out, over one store.
+//!
+//! `POST /v1/sql` runs one statement, sent as text or as JSON with parameters. A parameter is
+//! bound as a value and never becomes syntax. `Accept` or `?format=` choose among JSON, NDJSON,
+//! CSV, a text table, Arrow and Parquet; rows are sent as they are found. Effects are durable
+//! before the first byte of the answer. `GET /v1/sql?q=` runs queries without effects.
+//!
+//! JSON writes integers of 64 bits and decimals as strings, which keeps them exact;
+//! `?integers=number` asks for numbers. NDJSON ends with `{"$end":{"rows":N}}`: where that line is
+//! missing, rows are. An error after the first row aborts the body.
+//!
+//! A request with an `Idempotency-Key` changes the store once, however often it is sent, to
+//! whichever server of the store, before or after a crash. A repetition is answered with
+//! `Idempotency-Replayed: ?1`, and with the first rows where this server still has them
+//! (`Sluicegate-Replayed: rows`) or with the counts of outcomes (`summary`), the statement's id
+//! and version. Keys are each user's own. A key with another statement is refused.
+//!
+//! `Prefer: respond-async` or `wait=N` make a statement a resource below `/v1/statements`, with
+//! its rows for a while; `DELETE` cancels. Nobody sees the statements of others.
+//!
+//! Without any token in the store, the server listens on this machine only and takes every
+//! request for that of the user who started it, except those of web pages. As soon as there is a
+//! token, each request needs one; its role decides what is allowed, and its name is the actor of
+//! what it does. Made or revoked, a token counts at once.
+//!
+//! Invariants: everything goes through [`Session`](crate::session::Session); the number of
+//! statements, and the bytes of bodies and kept rows, are bounded by
+//! [`Limits`](crate::config::Limits). Called by `engine`.
+
+mod auth;
+mod exact;
+mod metrics;
+mod negotiate;
+mod problem;
+mod request;
+mod routes;
+mod rows;
+mod run;
+mod sql;
+mod statements;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use futures::StreamExt;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+
+use crate::config::Limits;
+use crate::error::{Code, Error, Result};
+use crate::server::metrics::Metrics;
+use crate::server::rows::Encoder;
+use crate::server::run::Rows;
+use crate::server::statements::Registry;
+use crate::session::Access;
+use crate::session::core::Core;
+use crate::time::Clock;
+
+/// For whom a server acts where a request carries no token.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// The actor of such requests.
+    pub actor: Arc<str>,
+    /// What they may do. Of tokens, [`Access::ReadOnly`] makes readers.
+    pub access: Access,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+struct App {
+    core: Arc<Core>,
+    options: ServeOptions,
+    /// Whether only this machine can reach the server.
+    loopback: bool,
+    registry: Registry,
+    places: Arc<Semaphore>,
+    metrics: Metrics,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl App {
+    fn limits(&self) -> &Limits {
+        self.core.ledger.limits()
+    }
+
+    /// The body of rows that are in memory.
+    fn kept_body(&self, encoder: Encoder, rows: Rows) -> Body {
+        let pieces = futures::stream::unfold(Some((encoder, rows)), |state| async move {
+            let (mut encoder, mut rows) = state?;
+            match rows.next().await {
+                Some(batch) => {
+                    let piece = batch.and_then(|batch| encoder.write(batch));
+                    let next = piece.is_ok().then_some((encoder, rows));
+                    Some((piece, next))
+                }
+                None => Some((encoder.finish(), None)),
+            }
+        });
+        let pieces = pieces.map(|piece| piece.map_err(|error| error.to_string()));
+        Body::from_stream(pieces)
+    }
+}
+
+/// Whether a server at this address may start without a token in the store.
+///
+/// # Errors
+/// `SG4001 unauthenticated`: others could reach it, and there is no token.
+pub async fn check_bind(core: &Core, listener: &TcpListener) -> Result<Protection> {
+    let loopback = loopback(listener)?;
+    let state = core.ledger.snapshot().await?;
+    match (state.tokens.is_empty(), loopback) {
+        (false, _) => Ok(Protection::Tokens),
+        (true, true) => Ok(Protection::ThisMachine),
+        (true, false) => Err(Error::new(
+            Code::Unauthenticated,
+            "a server without tokens listens on this machine only",
+        )
+        .with_hint(
+            "Make a token with sluicegate token create --role admin, or use --bind 127.0.0.1:8080.",
+        )),
+    }
+}
+
+/// What keeps strangers out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// Every request needs a token.
+    Tokens,
+    /// Only this machine reaches the server; whoever does may act.
+    ThisMachine,
+}
+
+fn loopback(listener: &TcpListener) -> Result<bool> {
+    let address = listener.local_addr();
+    let address =
+        address.map_err(|error| Error::bug("a listener has no address").with_source(error))?;
+    Ok(address.ip().is_loopback())
+}
+
+/// Serves until `stop` turns true; then what runs may end within `Limits::shutdown_wait`, and the
+/// rest is cancelled.
+///
+/// # Errors
+/// Those of [`check_bind`], and a listener that fails.
+pub async fn serve(
+    core: Arc<Core>,
+    listener: TcpListener,
+    options: ServeOptions,
+    clock: Clock,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
+    check_bind(&core, &listener).await?;
+    let limits = Arc::clone(core.ledger.limits());
+    let closing = CancellationToken::new();
+    let app = Arc::new(App {
+        loopback: loopback(&listener)?,
+        options,
+        registry: Registry::new(clock, Arc::clone(&limits), closing.clone()),
+        places: Arc::new(Semaphore::new(limits.server_statements_max)),
+        metrics: Metrics::default(),
+        tasks: TaskTracker::new(),
+        closing: closing.clone(),
+        core,
+    });
+    // What is compressed already, or too small to gain.
+    let compressed = SizeAbove::new(256)
+        .and(NotForContentType::new("application/vnd.apache.parquet"))
+        .and(NotForContentType::new("application/problem+json"));
+    let router = routes::router()
+        .layer(CompressionLayer::new().compress_when(compressed))
+        .layer(from_fn_with_state(Arc::clone(&app), log))
+        .with_state(Arc::clone(&app));
+    let mut asked = stop.clone();
+    let told = async move {
+        // A sender that is gone asks for the end as well.
+        let _ = asked.wait_for(|stop| *stop).await;
+    };
+    let served = axum::serve(listener, router).with_graceful_shutdown(told);
+    let served = async move { served.await };
+    tokio::pin!(served);
+    let late = async {
+        let _ = stop.wait_for(|stop| *stop).await;
+        tokio::time::sleep(limits.shutdown_wait).await;
+    };
+    let failed = |error: std::io::Error| {
+        Error::new(Code::Bug, "the server cannot take requests").with_source(error)
+    };
+    tokio::select! {
+        ended = &mut served => ended.map_err(failed)?,
+        () = late => tracing::warn!("requests did not end in time; they are cancelled"),
+    }
+    app.tasks.close();
+    if tokio::time::timeout(limits.shutdown_wait, app.tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("statements did not end in time; they are cancelled");
+    }
+    closing.cancel();
+    app.tasks.wait().await;
+    Ok(())
+}
+
+fn short(headers: &HeaderMap, name: &str) -> String {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().chars().take(100).collect()
+}
+
+/// One line per request. The address is logged without what stands behind `?`, which is SQL.
+async fn log(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let agent = short(request.headers(), header::USER_AGENT.as_str());
+    let response = next.run(request).await;
+    tracing::info!(
+        %method,
+        path,
+        agent,
+        status = response.status().as_u16(),
+        statement_id = short(response.headers(), "sluicegate-statement-id"),
+        places = app.places.available_permits(),
+        ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "answered"
+    );
+    response
+}

@@ -1,0 +1,311 @@
+//! What a request says: its statement, its parameters, and how it wants to be answered.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use futures::StreamExt;
+use serde::Deserialize;
+
+use crate::error::{Code, Error, Result};
+use crate::session::parameters::Parameters;
+
+/// The longest idempotency key, in bytes. Chosen: ample for a UUID or a name.
+const KEY_MAX: usize = 200;
+
+/// Bytes of a body that is too long which are read and thrown away. Chosen: some times what a
+/// body may have; who sends more has the connection closed.
+const THROWN_MAX: usize = 256 << 20;
+
+/// The part of an address behind `?`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Query {
+    /// The statement of `GET /v1/sql`.
+    pub q: Option<String>,
+    /// The parameters of `GET /v1/sql`, as JSON.
+    pub params: Option<String>,
+    pub format: Option<String>,
+    pub integers: Option<String>,
+}
+
+/// A statement as it was sent.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct SqlRequest {
+    pub sql: String,
+    pub parameters: Parameters,
+    pub rows_max: Option<u64>,
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonRequest {
+    sql: String,
+    #[serde(default)]
+    params: serde_json::Value,
+    max_rows: Option<u64>,
+    timeout_ms: Option<u64>,
+}
+
+/// Whether the client waits for the end of the statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// To its end; the rows are sent as they are found.
+    ToTheEnd,
+    /// At most so long; then it gets an address to ask at.
+    AtMost(Duration),
+}
+
+fn bad(message: impl Into<String>) -> Error {
+    Error::new(Code::BadRequest, message)
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>> {
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(text) => Ok(Some(text.trim())),
+        Err(_) => Err(bad(format!("header \"{name}\" is not plain text"))),
+    }
+}
+
+/// Reads the statement of a POST.
+///
+/// # Errors
+/// `SG4005 unsupported-media`, `SG4003 bad-request`, `SG5004 too-large`.
+pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<SqlRequest> {
+    let media = text(headers, header::CONTENT_TYPE.as_str())?.unwrap_or("text/plain");
+    let media = media.split(';').next().unwrap_or_default().trim();
+    let json = media.eq_ignore_ascii_case("application/json");
+    let plain = ["text/plain", "application/sql"];
+    if !json && !plain.iter().any(|known| media.eq_ignore_ascii_case(known)) {
+        return Err(Error::new(
+            Code::UnsupportedMedia,
+            format!("a body of type \"{media}\" is not read here"),
+        )
+        .with_hint("Send SQL as text/plain, or JSON with the field sql as application/json."));
+    }
+    let too_large = || {
+        Error::new(
+            Code::TooLarge,
+            format!("the body has more than {bytes_max} bytes"),
+        )
+        .with_hint("Write large data to Parquet files and INSERT from an external table.")
+    };
+    let announced = text(headers, header::CONTENT_LENGTH.as_str())?;
+    let long = announced.is_some_and(|length| length.parse().is_ok_and(|n: usize| n > bytes_max));
+    let Some(bytes) = whole(body, if long { 0 } else { bytes_max }).await? else {
+        return Err(too_large());
+    };
+    let request = if json {
+        let request: JsonRequest = serde_json::from_slice(&bytes).map_err(|error| {
+            bad("the body is no request in JSON")
+                .with_detail(format!("{error}."))
+                .with_hint("Its fields are sql, params, max_rows and timeout_ms.")
+        })?;
+        SqlRequest {
+            sql: request.sql,
+            parameters: Parameters::from_json(request.params)?,
+            rows_max: request.max_rows,
+            timeout: request.timeout_ms.map(Duration::from_millis),
+        }
+    } else {
+        let sql = String::from_utf8(bytes);
+        SqlRequest {
+            sql: sql.map_err(|error| bad("the body is not UTF-8").with_source(error))?,
+            parameters: Parameters::None,
+            rows_max: None,
+            timeout: None,
+        }
+    };
+    with_headers(request, headers)
+}
+
+/// The statement of a GET.
+///
+/// # Errors
+/// `SG4003 bad-request`.
+pub(super) fn of_query(headers: &HeaderMap, query: &Query) -> Result<SqlRequest> {
+    let sql = query.q.clone().ok_or_else(|| {
+        bad("the address has no query").with_hint("Write GET /v1/sql?q=SELECT..., URL-encoded.")
+    })?;
+    let params = match &query.params {
+        None => serde_json::Value::Null,
+        Some(json) => serde_json::from_str(json)
+            .map_err(|error| bad("params is no JSON").with_source(error))?,
+    };
+    let request = SqlRequest {
+        sql,
+        parameters: Parameters::from_json(params)?,
+        rows_max: None,
+        timeout: None,
+    };
+    with_headers(request, headers)
+}
+
+/// The body; none where it is longer than it may be. The rest is read and thrown away, within
+/// bounds: a client that still writes would otherwise see a broken pipe and not the answer.
+async fn whole(body: Body, bytes_max: usize) -> Result<Option<Vec<u8>>> {
+    let mut pieces = body.into_data_stream();
+    let (mut bytes, mut thrown) = (Vec::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| bad("the body ended early").with_source(error))?;
+        if thrown == 0 && bytes.len() + piece.len() <= bytes_max {
+            bytes.extend_from_slice(&piece);
+            continue;
+        }
+        bytes = Vec::new();
+        thrown += piece.len();
+        if thrown > THROWN_MAX {
+            break;
+        }
+    }
+    Ok((thrown == 0).then_some(bytes))
+}
+
+fn with_headers(mut request: SqlRequest, headers: &HeaderMap) -> Result<SqlRequest> {
+    if let Some(given) = text(headers, "sluicegate-max-rows")? {
+        let rows = given.parse().map_err(|error| {
+            bad(format!("Sluicegate-Max-Rows \"{given}\" is no number")).with_source(error)
+        })?;
+        request.rows_max = Some(request.rows_max.map_or(rows, |other| other.min(rows)));
+    }
+    if let Some(given) = text(headers, "sluicegate-timeout")? {
+        let timeout = duration(given).ok_or_else(|| {
+            bad(format!("Sluicegate-Timeout \"{given}\" is no time"))
+                .with_hint("Write seconds, such as 30 or 0.5, or milliseconds, such as 500ms.")
+        })?;
+        request.timeout = Some(request.timeout.map_or(timeout, |other| other.min(timeout)));
+    }
+    Ok(request)
+}
+
+fn duration(given: &str) -> Option<Duration> {
+    let (number, unit) = match given.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (given.strip_suffix('s').unwrap_or(given), 1.0),
+    };
+    let seconds = number.trim().parse::<f64>().ok()? * unit;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|time| !time.is_zero())
+}
+
+/// The idempotency key, if any.
+///
+/// # Errors
+/// `SG4003 bad-request`.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
+    let key = text(headers, "idempotency-key")?.map(|key| key.trim_matches('"'));
+    if key.is_some_and(|key| key.is_empty() || key.len() > KEY_MAX) {
+        return Err(bad(format!(
+            "the idempotency key has not between 1 and {KEY_MAX} characters"
+        )));
+    }
+    Ok(key)
+}
+
+/// Whether the client asks for a session that only reads.
+pub(super) fn read_only(headers: &HeaderMap) -> Result<bool> {
+    match text(headers, "sluicegate-read-only")? {
+        None | Some("?0") => Ok(false),
+        Some("?1") => Ok(true),
+        Some(other) => Err(
+            bad(format!("Sluicegate-Read-Only \"{other}\" is no boolean"))
+                .with_hint("Write ?1 or ?0."),
+        ),
+    }
+}
+
+/// How long the client waits. What it prefers beside that is ignored, as RFC 7240 says.
+pub(super) fn patience(headers: &HeaderMap, longest: Duration) -> Patience {
+    let all = headers.get_all("prefer").iter();
+    let all = all.filter_map(|value| value.to_str().ok());
+    let mut patience = Patience::ToTheEnd;
+    for preference in all.flat_map(|value| value.split([',', ';'])) {
+        let preference = preference.trim();
+        if preference.eq_ignore_ascii_case("respond-async") && patience == Patience::ToTheEnd {
+            patience = Patience::AtMost(Duration::ZERO);
+        }
+        if let Some(Ok(seconds)) = preference.strip_prefix("wait=").map(str::parse) {
+            patience = Patience::AtMost(Duration::from_secs(seconds).min(longest));
+        }
+    }
+    patience
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (
+                header::HeaderName::from_static(name),
+                value.parse().unwrap(),
+            )
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn times_are_seconds_or_milliseconds() {
+        for (given, ms) in [("30", 30_000), ("0.5", 500), ("2s", 2_000), ("250ms", 250)] {
+            assert_eq!(duration(given), Some(Duration::from_millis(ms)), "{given}");
+        }
+        for given in ["", "0", "-1", "NaN", "inf", "1e400", "soon", "1h"] {
+            assert_eq!(duration(given), None, "{given}");
+        }
+    }
+
+    #[test]
+    fn preferences_are_read_and_bounded() {
+        let longest = Duration::from_secs(60);
+        let of = |value| patience(&headers(&[("prefer", value)]), longest);
+        assert_eq!(of("respond-async"), Patience::AtMost(Duration::ZERO));
+        let ten = Patience::AtMost(Duration::from_secs(10));
+        assert_eq!(of("respond-async, wait=10"), ten);
+        assert_eq!(of("wait=10; respond-async"), ten);
+        assert_eq!(of("wait=9999"), Patience::AtMost(longest));
+        assert_eq!(of("return=minimal, wait=x"), Patience::ToTheEnd);
+    }
+
+    #[tokio::test]
+    async fn bodies_are_checked() {
+        for (media, body, code) in [
+            ("text/plain", "SELECT 1", None),
+            ("application/sql; charset=utf-8", "SELECT 1", None),
+            (
+                "application/json",
+                r#"{"sql": "SELECT $1", "params": [1]}"#,
+                None,
+            ),
+            ("application/json", r#"{"sql": 1}"#, Some(Code::BadRequest)),
+            (
+                "application/json",
+                r#"{"sql": "a", "b": 1}"#,
+                Some(Code::BadRequest),
+            ),
+            (
+                "application/json",
+                r#"{"sql": "a", "params": 1}"#,
+                Some(Code::BadRequest),
+            ),
+            (
+                "text/plain",
+                "this body is far too long for the limit of the test",
+                Some(Code::TooLarge),
+            ),
+            (
+                "application/x-www-form-urlencoded",
+                "SELECT 1",
+                Some(Code::UnsupportedMedia),
+            ),
+        ] {
+            let read = read(&headers(&[("content-type", media)]), Body::from(body), 40).await;
+            assert_eq!(read.err().map(|error| error.code()), code, "{media} {body}");
+        }
+    }
+}

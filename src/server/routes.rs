@@ -1,0 +1,355 @@
+//! Every address of the server, once: the router and `GET /v1/openapi.json` are made of this list.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, post};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Code, Error};
+use crate::format::Format;
+use crate::server::App;
+use crate::server::negotiate::content_type;
+use crate::server::problem::Problem;
+use crate::server::{metrics, sql};
+
+/// What an address does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Does {
+    PostSql,
+    GetSql,
+    ListStatements,
+    GetStatement,
+    GetResult,
+    CancelStatement,
+    Live,
+    Ready,
+    Metrics,
+    OpenApi,
+}
+
+/// One operation of the API.
+struct Operation {
+    does: Does,
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+}
+
+const OPERATIONS: &[Operation] = &[
+    Operation {
+        does: Does::PostSql,
+        method: "post",
+        path: "/v1/sql",
+        summary: "Runs one statement",
+    },
+    Operation {
+        does: Does::GetSql,
+        method: "get",
+        path: "/v1/sql",
+        summary: "Runs one query without effects",
+    },
+    Operation {
+        does: Does::ListStatements,
+        method: "get",
+        path: "/v1/statements",
+        summary: "Lists your own statements on this server",
+    },
+    Operation {
+        does: Does::GetStatement,
+        method: "get",
+        path: "/v1/statements/{id}",
+        summary: "Shows one of your statements",
+    },
+    Operation {
+        does: Does::CancelStatement,
+        method: "delete",
+        path: "/v1/statements/{id}",
+        summary: "Cancels one of your statements",
+    },
+    Operation {
+        does: Does::GetResult,
+        method: "get",
+        path: "/v1/statements/{id}/result",
+        summary: "The rows of a statement that was sent with Prefer",
+    },
+    Operation {
+        does: Does::Live,
+        method: "get",
+        path: "/health/live",
+        summary: "Whether the process answers",
+    },
+    Operation {
+        does: Does::Ready,
+        method: "get",
+        path: "/health/ready",
+        summary: "Whether the store answers",
+    },
+    Operation {
+        does: Does::Metrics,
+        method: "get",
+        path: "/metrics",
+        summary: "Numbers for Prometheus",
+    },
+    Operation {
+        does: Does::OpenApi,
+        method: "get",
+        path: "/v1/openapi.json",
+        summary: "This description",
+    },
+];
+
+/// The router.
+pub(super) fn router() -> Router<Arc<App>> {
+    let router = OPERATIONS.iter().fold(Router::new(), |router, operation| {
+        router.route(operation.path, handler(operation.does))
+    });
+    router
+        .fallback(async || -> Problem {
+            Error::new(Code::UnknownObject, "there is nothing at this address")
+                .with_hint("GET /v1/openapi.json lists the addresses.")
+                .into()
+        })
+        .method_not_allowed_fallback(async || -> Problem {
+            Error::new(
+                Code::MethodNotAllowed,
+                "the address does not know this method",
+            )
+            .with_hint("The header Allow lists those that it knows.")
+            .into()
+        })
+}
+
+fn handler(does: Does) -> MethodRouter<Arc<App>> {
+    match does {
+        Does::PostSql => post(sql::post),
+        Does::GetSql => get(sql::get),
+        Does::ListStatements => get(sql::list),
+        Does::GetStatement => get(sql::show),
+        Does::GetResult => get(sql::result),
+        Does::CancelStatement => delete(sql::cancel),
+        Does::Live => get(metrics::live),
+        Does::Ready => get(metrics::ready),
+        Does::Metrics => get(metrics::metrics),
+        Does::OpenApi => get(openapi),
+    }
+}
+
+async fn openapi() -> Response {
+    let media = [(axum::http::header::CONTENT_TYPE, "application/json")];
+    (media, format!("{}\n", document())).into_response()
+}
+
+/// The description of the API after OpenAPI 3.1.
+fn document() -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in OPERATIONS {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        if let Some(path) = path.as_object_mut() {
+            path.insert(operation.method.to_owned(), described(operation));
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Sluicegate",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "SQL over HTTP; an error is a problem of RFC 9457.",
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Problem": problem_schema(), "Statement": statement_schema()},
+        },
+    })
+}
+
+fn described(operation: &Operation) -> Value {
+    let problem = json!({"$ref": "#/components/schemas/Problem"});
+    let failed = json!({
+        "description": "An error",
+        "content": {"application/problem+json": {"schema": problem}},
+    });
+    let statement = json!({"$ref": "#/components/schemas/Statement"});
+    let one = json!({"application/json": {"schema": statement}});
+    let id = named("id", "path", "The id of the statement");
+    let mut output = vec![
+        named("format", "query", "Overrides Accept"),
+        named(
+            "integers",
+            "query",
+            "text or number: 64-bit integers in JSON",
+        ),
+    ];
+    let ok = |content: Value| json!({"description": "Done", "content": content});
+    let text = || ok(json!({"text/plain": {"schema": {"type": "string"}}}));
+    let open = json!([{}]);
+    let (parameters, body, answers, security) = match operation.does {
+        Does::PostSql => {
+            output.extend(request_headers());
+            (output, Some(sql_body()), sql_answers(), None)
+        }
+        Does::GetSql => {
+            output.push(named("q", "query", "The query"));
+            output.push(named("params", "query", "Its parameters, as JSON"));
+            output.extend(request_headers());
+            (output, None, sql_answers(), None)
+        }
+        Does::ListStatements => {
+            let list = json!({"type": "object", "properties": {
+                "statements": {"type": "array", "items": statement}}});
+            let list = json!({"application/json": {"schema": list}});
+            (vec![], None, json!({"200": ok(list)}), None)
+        }
+        Does::GetStatement => (vec![id], None, json!({"200": ok(one)}), None),
+        Does::GetResult => {
+            output.push(id);
+            (output, None, sql_answers(), None)
+        }
+        Does::CancelStatement => (vec![id], None, json!({"202": ok(one)}), None),
+        Does::Live | Does::Ready => (vec![], None, json!({"200": text()}), Some(open)),
+        Does::Metrics => (vec![], None, json!({"200": text()}), None),
+        Does::OpenApi => {
+            let any = json!({"application/json": {"schema": {"type": "object"}}});
+            (vec![], None, json!({"200": ok(any)}), Some(open))
+        }
+    };
+    let mut answers = answers;
+    if let Some(answers) = answers.as_object_mut() {
+        answers.insert("default".to_owned(), failed);
+    }
+    let mut described = json!({
+        "summary": operation.summary,
+        "operationId": format!("{:?}", operation.does),
+        "parameters": parameters,
+        "responses": answers,
+        "security": security.unwrap_or_else(|| json!([{"token": []}, {}])),
+    });
+    if let (Some(described), Some(body)) = (described.as_object_mut(), body) {
+        described.insert("requestBody".to_owned(), body);
+    }
+    described
+}
+
+fn named(name: &str, place: &str, text: &str) -> Value {
+    json!({
+        "name": name,
+        "in": place,
+        "required": place == "path",
+        "description": text,
+        "schema": {"type": "string"},
+    })
+}
+
+fn request_headers() -> Vec<Value> {
+    [
+        (
+            "Idempotency-Key",
+            "A repetition with this key does not run again",
+        ),
+        ("Prefer", "respond-async, or wait=SECONDS"),
+        (
+            "Sluicegate-Timeout",
+            "Seconds, or milliseconds such as 500ms",
+        ),
+        ("Sluicegate-Max-Rows", "More rows are an error"),
+        ("Sluicegate-Read-Only", "?1 refuses every change"),
+    ]
+    .map(|(name, text)| named(name, "header", text))
+    .into()
+}
+
+fn sql_body() -> Value {
+    let text = json!({"schema": {"type": "string"}});
+    let request = json!({
+        "type": "object",
+        "required": ["sql"],
+        "additionalProperties": false,
+        "properties": {
+            "sql": {"type": "string"},
+            "params": {"type": ["array", "object", "null"]},
+            "max_rows": {"type": "integer"},
+            "timeout_ms": {"type": "integer"},
+        },
+    });
+    json!({"required": true, "content": {
+        "text/plain": text,
+        "application/sql": text,
+        "application/json": {"schema": request},
+    }})
+}
+
+const KINDS: &str = "query, effect, dml, ddl, explain, preview or setting";
+
+fn sql_answers() -> Value {
+    let mut content: Map<String, Value> = Map::new();
+    for format in Format::ALL {
+        let media = content_type(*format).split(';').next().unwrap_or_default();
+        content.insert(media.to_owned(), json!({}));
+    }
+    let header = |text: &str| json!({"description": text, "schema": {"type": "string"}});
+    let statement = json!({"$ref": "#/components/schemas/Statement"});
+    json!({
+        "200": {"description": "The rows", "content": content, "headers": {
+            "Sluicegate-Statement-Id": header("The statement"),
+            "Sluicegate-Statement-Kind": header(KINDS),
+            "Sluicegate-Version": header("The version that was read or committed"),
+            "Sluicegate-Rows-Affected": header("Rows that were written or removed"),
+            "Idempotency-Replayed": header("?1 for the outcome of an earlier request"),
+            "Sluicegate-Replayed": header("rows, or summary where the rows are gone"),
+        }},
+        "202": {"description": "It runs; ask at Location",
+            "content": {"application/json": {"schema": statement}}},
+    })
+}
+
+fn problem_schema() -> Value {
+    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    json!({"type": "object", "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string", "enum": codes},
+        "sqlstate": {"type": "string"},
+        "statement_id": {"type": ["string", "null"]},
+        "position": {"type": ["object", "null"]},
+        "retryable": {"type": "boolean"},
+        "effects_committed": {"type": ["boolean", "null"]},
+        "hint": {"type": ["string", "null"]},
+    }})
+}
+
+fn statement_schema() -> Value {
+    json!({"type": "object", "properties": {
+        "statement_id": {"type": "string"},
+        "kind": {"type": "string"},
+        "state": {"enum": ["planned", "running", "committed", "failed", "cancelled"]},
+        "sql": {"type": "string"},
+        "submitted_at": {"type": "string", "format": "date-time"},
+        "ended_at": {"type": ["string", "null"], "format": "date-time"},
+        "version": {"type": ["integer", "null"]},
+        "rows": {"type": ["integer", "null"]},
+        "rows_affected": {"type": ["integer", "null"]},
+        "summary": {"type": "array"},
+        "error": {"oneOf": [{"$ref": "#/components/schemas/Problem"}, {"type": "null"}]},
+        "result": {"type": ["string", "null"]},
+    }})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_described() {
+        let document = document();
+        for Operation { method, path, .. } in OPERATIONS {
+            let described = &document["paths"][*path][*method];
+            assert!(described["responses"].is_object(), "{method} {path}");
+        }
+        // Building it panics where two routes clash.
+        drop(router());
+    }
+}

@@ -1,0 +1,297 @@
+//! The handlers of `/v1/sql` and `/v1/statements`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use crate::error::{Code, Error, Result};
+use crate::server::App;
+use crate::server::auth::{Caller, caller};
+use crate::server::negotiate::{Output, choose, content_type};
+use crate::server::problem::{Problem, answer as problem_answer};
+use crate::server::request::{
+    Patience, Query, SqlRequest, idempotency_key, of_query, patience, read, read_only,
+};
+use crate::server::rows::{Encoder, body};
+use crate::server::run::{Answer, GetAllowed, Repetition, Run, check, reading, stored};
+use crate::server::statements::{Record, StatementState, expired};
+
+/// What a handler answers.
+pub(super) type Handled = Result<Response, Problem>;
+
+fn query_of(raw: Option<&str>) -> Result<Query> {
+    let uri = format!("/?{}", raw.unwrap_or_default());
+    let uri: Uri = uri.parse().map_err(|error| {
+        Error::new(Code::BadRequest, "the address is no URI").with_source(error)
+    })?;
+    let query = axum::extract::Query::try_from_uri(&uri);
+    query.map(|query| query.0).map_err(|error| {
+        Error::new(Code::BadRequest, "the address has a part that is not known")
+            .with_detail(format!("{error}."))
+            .with_hint("Known are q, params, format and integers.")
+    })
+}
+
+fn output(headers: &HeaderMap, query: &Query) -> Result<Output> {
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.map(|value| value.to_str().unwrap_or_default());
+    choose(query.format.as_deref(), query.integers.as_deref(), accept)
+}
+
+/// `POST /v1/sql`
+pub(super) async fn post(
+    State(app): State<Arc<App>>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Handled {
+    let caller = caller(&app, &headers).await?;
+    let query = query_of(raw.as_deref())?;
+    let output = output(&headers, &query)?;
+    let request = read(&headers, body, app.limits().server_body_bytes_max).await?;
+    let caller = match read_only(&headers)? {
+        true => reading(caller),
+        false => caller,
+    };
+    run(&app, caller, &headers, request, output).await
+}
+
+/// `GET /v1/sql?q=`
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Handled {
+    let caller = caller(&app, &headers).await?;
+    let query = query_of(raw.as_deref())?;
+    let output = output(&headers, &query)?;
+    let request = of_query(&headers, &query)?;
+    if check(&request.sql)?.get == GetAllowed::No {
+        let error = Error::new(
+            Code::MethodNotAllowed,
+            "GET runs queries without effects only",
+        )
+        .with_hint("Send the statement with POST.");
+        return Err(Problem::from(error).with_allow("POST"));
+    }
+    run(&app, reading(caller), &headers, request, output).await
+}
+
+async fn run(
+    app: &Arc<App>,
+    caller: Caller,
+    headers: &HeaderMap,
+    request: SqlRequest,
+    output: Output,
+) -> Handled {
+    let kind = check(&request.sql)?.kind;
+    let key = idempotency_key(headers)?.map(str::to_owned);
+    let patience = patience(headers, app.limits().server_wait_max);
+    if patience != Patience::ToTheEnd
+        && app.registry.running(&caller.actor) >= app.limits().server_background_max
+    {
+        let error = Error::new(Code::TooBusy, "you run as many statements as you may")
+            .with_hint("Wait until one of them has ended, or cancel one.");
+        return Err(Problem::from(error).with_status(StatusCode::TOO_MANY_REQUESTS));
+    }
+    let run = Run::begin(app, &caller, kind, &request.sql)?;
+    let record = Arc::clone(&run.record);
+    match patience {
+        Patience::ToTheEnd => wait_for(run, &caller, request, key.as_deref(), output).await,
+        Patience::AtMost(wait) => {
+            app.tasks.spawn(async move {
+                let answer = run.execute(&caller, &request, key.as_deref()).await;
+                let kept = match answer {
+                    Ok(answer) => run.collect(answer, request.rows_max).await,
+                    Err(error) => Err(error),
+                };
+                match kept {
+                    Ok(kept) => run.succeed(Some(kept)),
+                    Err(error) => drop(run.fail(error)),
+                }
+            });
+            match tokio::time::timeout(wait, record.ended()).await {
+                Ok(()) => result_of(app, &record, output),
+                Err(_) => Ok(later(&record)),
+            }
+        }
+    }
+}
+
+/// Runs a statement and sends its rows as they are found.
+async fn wait_for(
+    run: Run,
+    caller: &Caller,
+    request: SqlRequest,
+    key: Option<&str>,
+    output: Output,
+) -> Handled {
+    let mut answer = match run.execute(caller, &request, key).await {
+        Ok(answer) => answer,
+        Err(error) => return Err(run.fail(error)),
+    };
+    // The rows of a change are in memory; they are kept for whoever repeats the request.
+    let keeps = key.is_some() && run.record.kind.changes();
+    let mut kept = None;
+    if keeps && answer.repetition == Repetition::No {
+        let (id, schema) = (Arc::clone(&answer.statement_id), Arc::clone(&answer.schema));
+        match run.collect(answer, None).await {
+            Ok(rows) => {
+                answer = Answer {
+                    schema,
+                    rows: stored(&rows),
+                    repetition: Repetition::No,
+                    statement_id: id,
+                };
+                kept = Some(rows);
+            }
+            Err(error) => return Err(run.fail(error)),
+        }
+    }
+    let encoder = match Encoder::try_new(&answer.schema, output, request.rows_max) {
+        Ok(encoder) => encoder,
+        Err(error) => return Err(run.fail(error)),
+    };
+    let first = match answer.rows.next().await.transpose() {
+        Ok(first) => first,
+        Err(error) => return Err(run.fail(error)),
+    };
+    if let Some(kept) = kept {
+        run.succeed(Some(kept));
+    }
+    let mut response = Response::new(Body::empty());
+    describe(
+        response.headers_mut(),
+        &run.record,
+        &answer.statement_id,
+        output,
+    );
+    repeat(response.headers_mut(), answer.repetition);
+    *response.body_mut() = body(run, encoder, first, answer.rows);
+    Ok(response)
+}
+
+fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    // Ids, numbers and names of ours are plain; what is not could not be sent.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn describe(headers: &mut HeaderMap, record: &Record, id: &str, output: Output) {
+    put(headers, "content-type", content_type(output.format));
+    put(headers, "cache-control", "no-store");
+    put(headers, "vary", "accept, authorization");
+    put(headers, "x-content-type-options", "nosniff");
+    put(headers, "sluicegate-statement-id", id);
+    put(headers, "sluicegate-statement-kind", record.kind.name());
+    let outcome = record.outcome();
+    if let Some(version) = outcome.version {
+        put(headers, "sluicegate-version", &version.to_string());
+    }
+    if let Some(rows) = outcome.rows_affected {
+        put(headers, "sluicegate-rows-affected", &rows.to_string());
+    }
+}
+
+fn repeat(headers: &mut HeaderMap, repetition: Repetition) {
+    let what = match repetition {
+        Repetition::No => return,
+        Repetition::Rows => "rows",
+        Repetition::Summary => "summary",
+    };
+    put(headers, "idempotency-replayed", "?1");
+    put(headers, "sluicegate-replayed", what);
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Response {
+    let mut response = Response::new(Body::from(format!("{value}\n")));
+    *response.status_mut() = status;
+    put(response.headers_mut(), "content-type", "application/json");
+    put(response.headers_mut(), "cache-control", "no-store");
+    response
+}
+
+/// 202: the statement goes on, and this is where to ask for it.
+fn later(record: &Record) -> Response {
+    let mut response = json_answer(StatusCode::ACCEPTED, &record.json());
+    let location = format!("/v1/statements/{}", record.id);
+    put(response.headers_mut(), "location", &location);
+    put(
+        response.headers_mut(),
+        "sluicegate-statement-id",
+        &record.id,
+    );
+    put(response.headers_mut(), "retry-after", "1");
+    response
+}
+
+fn result_of(app: &Arc<App>, record: &Arc<Record>, output: Output) -> Handled {
+    match record.state() {
+        StatementState::Planned | StatementState::Running => return Ok(later(record)),
+        StatementState::Failed | StatementState::Cancelled => {
+            return Ok(match record.problem() {
+                Some((status, body)) => problem_answer(status, &body),
+                None => later(record),
+            });
+        }
+        StatementState::Committed => {}
+    }
+    let Some(kept) = record.kept() else {
+        return Err(expired("the rows of the statement are not kept").into());
+    };
+    let encoder = Encoder::try_new(&kept.schema, output, None)?;
+    let mut response = Response::new(Body::empty());
+    describe(response.headers_mut(), record, &record.id, output);
+    *response.body_mut() = app.kept_body(encoder, stored(&kept));
+    Ok(response)
+}
+
+/// `GET /v1/statements`
+pub(super) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Handled {
+    let caller = caller(&app, &headers).await?;
+    let own = app.registry.of(&caller.actor);
+    let own: Vec<Value> = own.iter().map(|record| record.json()).collect();
+    Ok(json_answer(StatusCode::OK, &json!({ "statements": own })))
+}
+
+/// `GET /v1/statements/{id}`
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Handled {
+    let caller = caller(&app, &headers).await?;
+    let record = app.registry.get(&id, &caller.actor)?;
+    Ok(json_answer(StatusCode::OK, &record.json()))
+}
+
+/// `GET /v1/statements/{id}/result`
+pub(super) async fn result(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Handled {
+    let caller = caller(&app, &headers).await?;
+    let output = output(&headers, &query_of(raw.as_deref())?)?;
+    let record = app.registry.get(&id, &caller.actor)?;
+    result_of(&app, &record, output)
+}
+
+/// `DELETE /v1/statements/{id}`: asks it to end. What has ended stays as it is.
+pub(super) async fn cancel(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Handled {
+    let caller = caller(&app, &headers).await?;
+    let record = app.registry.get(&id, &caller.actor)?;
+    record.cancel.cancel();
+    Ok(json_answer(StatusCode::ACCEPTED, &record.json()))
+}

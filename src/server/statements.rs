@@ -1,0 +1,377 @@
+//! The statements that a server runs or has run, each a resource of whoever sent it.
+//!
+//! Invariants: a record ends once; records of ended statements and their rows are bounded in
+//! number, bytes and time; nobody can tell another's statement from one that never was.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use axum::http::StatusCode;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Limits;
+use crate::error::{Code, Error, Result};
+use crate::server::problem::Problem;
+use crate::session::{OutcomeCount, StatementKind};
+use crate::time::{Clock, Timestamp};
+
+/// What a statement is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum StatementState {
+    Planned,
+    Running,
+    Committed,
+    Failed,
+    Cancelled,
+}
+
+impl StatementState {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Running => "running",
+            Self::Committed => "committed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn ended(self) -> bool {
+        match self {
+            Self::Planned | Self::Running => false,
+            Self::Committed | Self::Failed | Self::Cancelled => true,
+        }
+    }
+}
+
+/// What is known of the answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outcome {
+    pub version: Option<u64>,
+    pub rows: Option<u64>,
+    pub rows_affected: Option<u64>,
+    pub summary: Vec<OutcomeCount>,
+}
+
+/// Rows that are kept.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    pub schema: SchemaRef,
+    pub batches: Arc<[RecordBatch]>,
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+struct Progress {
+    state: StatementState,
+    ended_at: Option<Timestamp>,
+    outcome: Outcome,
+    problem: Option<(StatusCode, Value)>,
+    kept: Option<Kept>,
+}
+
+/// One statement.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub id: Arc<str>,
+    pub actor: Arc<str>,
+    pub kind: StatementKind,
+    pub cancel: CancellationToken,
+    sql: String,
+    submitted_at: Timestamp,
+    progress: Mutex<Progress>,
+    ended: watch::Sender<bool>,
+}
+
+impl Record {
+    pub(super) fn state(&self) -> StatementState {
+        self.progress.lock().state
+    }
+
+    pub(super) fn begin(&self) {
+        self.progress.lock().state = StatementState::Running;
+    }
+
+    /// Notes what is known before the last row was sent.
+    pub(super) fn note(&self, outcome: Outcome) {
+        self.progress.lock().outcome = outcome;
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        self.progress.lock().outcome.clone()
+    }
+
+    pub(super) fn problem(&self) -> Option<(StatusCode, Value)> {
+        self.progress.lock().problem.clone()
+    }
+
+    pub(super) fn kept(&self) -> Option<Kept> {
+        self.progress.lock().kept.clone()
+    }
+
+    /// Waits until it has ended.
+    pub(super) async fn ended(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender lives as long as the record.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// The resource.
+    pub(super) fn json(&self) -> Value {
+        let progress = self.progress.lock();
+        let outcome = &progress.outcome;
+        let result = progress.kept.as_ref();
+        json!({
+            "statement_id": self.id,
+            "kind": self.kind.name(),
+            "state": progress.state.name(),
+            "sql": self.sql,
+            "submitted_at": self.submitted_at.to_string(),
+            "ended_at": progress.ended_at.map(|at| at.to_string()),
+            "version": outcome.version,
+            "rows": outcome.rows,
+            "rows_affected": outcome.rows_affected,
+            "summary": outcome.summary,
+            "error": progress.problem.as_ref().map(|(_, body)| body),
+            "result": result.map(|_| format!("/v1/statements/{}/result", self.id)),
+        })
+    }
+}
+
+/// The statements of one server.
+#[derive(Debug)]
+pub(super) struct Registry {
+    clock: Clock,
+    limits: Arc<Limits>,
+    closing: CancellationToken,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    records: HashMap<Arc<str>, Arc<Record>>,
+    /// Ended ones, the oldest first.
+    ended: VecDeque<(Timestamp, Arc<Record>)>,
+    /// Those whose records are gone, with their owners, the oldest first.
+    gone: VecDeque<(Arc<str>, Arc<str>)>,
+    kept_bytes: usize,
+}
+
+impl Inner {
+    fn forget_rows(&mut self, record: &Record) {
+        if let Some(kept) = record.progress.lock().kept.take() {
+            self.kept_bytes = self.kept_bytes.saturating_sub(kept.bytes);
+        }
+    }
+
+    fn expire(&mut self, now: Timestamp, limits: &Limits) {
+        while let Some((at, record)) = self.ended.front() {
+            let old = now.since(*at) > limits.server_keep;
+            if !old && self.ended.len() <= limits.server_records_max {
+                break;
+            }
+            let record = Arc::clone(record);
+            self.ended.pop_front();
+            self.forget_rows(&record);
+            self.records.remove(&record.id);
+            let gone = (Arc::clone(&record.id), Arc::clone(&record.actor));
+            self.gone.push_back(gone);
+            if self.gone.len() > limits.server_records_max {
+                self.gone.pop_front();
+            }
+        }
+        let mut oldest = 0;
+        while self.kept_bytes > limits.server_results_bytes_max {
+            let Some((_, record)) = self.ended.get(oldest) else {
+                break;
+            };
+            let record = Arc::clone(record);
+            self.forget_rows(&record);
+            oldest += 1;
+        }
+    }
+}
+
+impl Registry {
+    pub(super) fn new(clock: Clock, limits: Arc<Limits>, closing: CancellationToken) -> Self {
+        Self {
+            clock,
+            limits,
+            closing,
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Notes a statement that is about to run.
+    pub(super) fn add(
+        &self,
+        id: Arc<str>,
+        actor: Arc<str>,
+        kind: StatementKind,
+        sql: &str,
+    ) -> Arc<Record> {
+        let now = self.clock.now();
+        let record = Arc::new(Record {
+            id: Arc::clone(&id),
+            actor,
+            kind,
+            cancel: self.closing.child_token(),
+            sql: sql.to_owned(),
+            submitted_at: now,
+            progress: Mutex::new(Progress {
+                state: StatementState::Planned,
+                ended_at: None,
+                outcome: Outcome::default(),
+                problem: None,
+                kept: None,
+            }),
+            ended: watch::Sender::new(false),
+        });
+        let mut inner = self.inner.lock();
+        inner.expire(now, &self.limits);
+        inner.records.insert(id, Arc::clone(&record));
+        record
+    }
+
+    /// Ends a statement; what ended before stays as it was.
+    pub(super) fn end(
+        &self,
+        record: &Arc<Record>,
+        state: StatementState,
+        problem: Option<&Problem>,
+        kept: Option<Kept>,
+    ) {
+        let now = self.clock.now();
+        let mut inner = self.inner.lock();
+        {
+            let mut progress = record.progress.lock();
+            if progress.state.ended() {
+                return;
+            }
+            progress.state = state;
+            progress.ended_at = Some(now);
+            progress.problem = problem.map(|problem| (problem.status(), problem.body()));
+            inner.kept_bytes += kept.as_ref().map_or(0, |kept| kept.bytes);
+            progress.kept = kept;
+        }
+        inner.ended.push_back((now, Arc::clone(record)));
+        inner.expire(now, &self.limits);
+        record.ended.send_replace(true);
+    }
+
+    /// The statement of this id, where it is the actor's.
+    ///
+    /// # Errors
+    /// `SG2001 unknown-object`, `SG4008 statement-expired`.
+    pub(super) fn get(&self, id: &str, actor: &str) -> Result<Arc<Record>> {
+        let mut inner = self.inner.lock();
+        inner.expire(self.clock.now(), &self.limits);
+        let record = inner.records.get(id);
+        if let Some(record) = record.filter(|record| record.actor.as_ref() == actor) {
+            return Ok(Arc::clone(record));
+        }
+        let gone =
+            |(other, owner): &(Arc<str>, Arc<str>)| other.as_ref() == id && owner.as_ref() == actor;
+        if inner.gone.iter().any(gone) {
+            return Err(expired("the record of the statement is no longer kept"));
+        }
+        Err(Error::new(
+            Code::UnknownObject,
+            format!("statement \"{id}\" does not exist"),
+        )
+        .with_hint("GET /v1/statements lists your own statements on this server."))
+    }
+
+    /// The statements of an actor, the newest first.
+    pub(super) fn of(&self, actor: &str) -> Vec<Arc<Record>> {
+        let mut inner = self.inner.lock();
+        inner.expire(self.clock.now(), &self.limits);
+        let own = inner.records.values();
+        let mut own: Vec<_> = own
+            .filter(|record| record.actor.as_ref() == actor)
+            .map(Arc::clone)
+            .collect();
+        own.sort_by(|a, b| b.id.cmp(&a.id));
+        own
+    }
+
+    /// How many statements of an actor have not ended.
+    pub(super) fn running(&self, actor: &str) -> usize {
+        let inner = self.inner.lock();
+        let own = inner.records.values();
+        own.filter(|record| record.actor.as_ref() == actor && !record.state().ended())
+            .count()
+    }
+}
+
+/// The error for what is no longer kept.
+pub(super) fn expired(message: &str) -> Error {
+    Error::new(Code::StatementExpired, message)
+        .with_hint("Table statements keeps what changed the store; run a query again.")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use arrow::datatypes::Schema;
+
+    use super::*;
+
+    fn registry(limits: Limits) -> Registry {
+        let clock = Clock::mock(Timestamp(0));
+        Registry::new(clock, Arc::new(limits), CancellationToken::new())
+    }
+
+    fn ended(registry: &Registry, id: &str, actor: &str, bytes: usize) -> Arc<Record> {
+        let record = registry.add(id.into(), actor.into(), StatementKind::Query, "SELECT 1");
+        record.begin();
+        let kept = Kept {
+            schema: Arc::new(Schema::empty()),
+            batches: Arc::new([]),
+            bytes,
+        };
+        registry.end(&record, StatementState::Committed, None, Some(kept));
+        record
+    }
+
+    #[test]
+    fn the_statement_of_another_is_as_one_that_never_was() {
+        let registry = registry(Limits::default());
+        ended(&registry, "1", "ann", 1);
+        assert!(registry.get("1", "ann").is_ok());
+        let theirs = registry.get("1", "bob").unwrap_err();
+        let nobodys = registry.get("2", "bob").unwrap_err();
+        assert_eq!(theirs.code(), nobodys.code());
+        assert_eq!(theirs.message().replace('1', "2"), nobodys.message());
+        assert!(registry.of("bob").is_empty());
+    }
+
+    #[test]
+    fn records_expire_by_time_and_number_and_rows_by_bytes() {
+        let limits = Limits {
+            server_records_max: 3,
+            server_results_bytes_max: 100,
+            ..Limits::default()
+        };
+        let keep = limits.server_keep;
+        let registry = registry(limits);
+        let first = ended(&registry, "1", "ann", 60);
+        let second = ended(&registry, "2", "ann", 60);
+        assert!(first.kept().is_none() && second.kept().is_some());
+        for id in ["3", "4"] {
+            ended(&registry, id, "ann", 1);
+        }
+        let code = |id| registry.get(id, "ann").err().map(|error| error.code());
+        assert_eq!(code("1"), Some(Code::StatementExpired));
+        assert_eq!(code("2"), None);
+        registry.clock.advance(keep + Duration::from_secs(1));
+        assert_eq!(code("2"), Some(Code::StatementExpired));
+        assert_eq!(registry.inner.lock().kept_bytes, 0);
+    }
+}

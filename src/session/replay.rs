@@ -1,0 +1,127 @@
+//! Statements with an idempotency key: at most one of all that carry it commits, and the others
+//! get its outcome.
+//!
+//! The key is part of the commit, and a commit with a key that the store has already is refused
+//! while it is decided ([`Draft::note_statement`]). So it does not matter which process, before
+//! or after a crash, a repetition reaches. What is kept for ever is the summary; the rows of the
+//! first answer are not in the ledger.
+//!
+//! [`Draft::note_statement`]: crate::model::draft::Draft::note_statement
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, RecordBatch};
+
+use crate::error::{Code, Error, Result};
+use crate::model::state::KeptStatement;
+use crate::session::sink::{OutcomeCount, StatementText};
+use crate::session::statement::Statement;
+use crate::session::{Reply, Session, StatementKind, stream_of};
+use crate::tables::columns::{ints, texts};
+
+/// The key as the store keeps it: every user has keys of their own. A key has no line break, so
+/// the last one in the text separates the two.
+pub(super) fn key_of(actor: &str, key: &str) -> Arc<str> {
+    format!("{actor}\n{}", key.replace('\n', " ")).into()
+}
+
+/// What the summary of a write says.
+#[derive(serde::Deserialize)]
+struct Written {
+    rows: u64,
+}
+
+impl Session {
+    /// Runs a statement, or answers with the outcome of the one that had its key before.
+    pub(super) async fn once(
+        &self,
+        text: StatementText,
+        kind: StatementKind,
+        statement: Statement,
+        limit: Duration,
+    ) -> Result<Reply> {
+        let Some(key) = text.idempotency_key.clone() else {
+            return self.dispatch(text, statement, limit).await;
+        };
+        if let Some(reply) = self.replay(&text, &key, kind).await? {
+            return Ok(reply);
+        }
+        match self.dispatch(text.clone(), statement, limit).await {
+            Ok(reply) => {
+                if self.ledger().seen().kept.contains_key(&key) {
+                    return Ok(reply);
+                }
+                // It found nothing to do; so must every repetition.
+                let (note, kept) = (text.clone(), Arc::clone(&key));
+                let noted = self
+                    .ledger()
+                    .commit(text.author.clone(), move |draft| {
+                        draft.note_statement(&note.sql, Some(&kept), "[]")
+                    })
+                    .await;
+                match noted {
+                    Ok(_) => Ok(reply),
+                    Err(error) => self.replay(&text, &key, kind).await?.ok_or(error),
+                }
+            }
+            // Another request with the key may have been first, whatever it is that failed here.
+            Err(error) => self.replay(&text, &key, kind).await?.ok_or(error),
+        }
+    }
+
+    async fn replay(
+        &self,
+        text: &StatementText,
+        key: &str,
+        kind: StatementKind,
+    ) -> Result<Option<Reply>> {
+        let state = self.ledger().snapshot().await?;
+        let Some(kept) = state.kept.get(key) else {
+            return Ok(None);
+        };
+        if kept.sql != text.sql {
+            return Err(Error::new(
+                Code::KeyReused,
+                "the idempotency key was used for another statement",
+            )
+            .with_detail(format!(
+                "Statement {} of {} has it, with another text or other parameters.",
+                kept.statement_id, kept.at
+            ))
+            .with_hint("Make a new key for every statement."));
+        }
+        outcome(kept, kind).map(Some)
+    }
+}
+
+/// The reply that repeats what a statement did.
+///
+/// `rows = kinds of outcome, columns = (function: Utf8, outcome: Utf8, count: Int64)`
+fn outcome(kept: &KeptStatement, kind: StatementKind) -> Result<Reply> {
+    let written: Option<Written> = serde_json::from_str(&kept.summary).ok();
+    let summary: Vec<OutcomeCount> = serde_json::from_str(&kept.summary).unwrap_or_default();
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        (
+            "function",
+            texts(summary.iter().map(|one| Some(one.function.as_str()))),
+        ),
+        (
+            "outcome",
+            texts(summary.iter().map(|one| Some(one.outcome.as_str()))),
+        ),
+        ("count", ints(summary.iter().map(|one| Some(one.count)))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns)?;
+    Ok(Reply {
+        statement_id: Arc::clone(&kept.statement_id),
+        kind,
+        schema: batch.schema(),
+        batches: stream_of(batch.schema(), vec![batch]),
+        version: kept.version.0,
+        rows_affected: written.map(|written| written.rows),
+        summary,
+        notes: vec!["this is the outcome of an earlier statement with the same key".to_owned()],
+        replayed: true,
+    })
+}
