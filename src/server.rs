@@ -46,6 +46,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use axum::serve::ListenerExt;
 use futures::StreamExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -185,6 +186,12 @@ pub async fn serve(
         // A sender that is gone asks for the end as well.
         let _ = asked.wait_for(|stop| *stop).await;
     };
+    // Else the head and the first rows of a short answer wait for each other's acknowledgement.
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps its delay");
+        }
+    });
     let served = axum::serve(listener, router).with_graceful_shutdown(told);
     let served = async move { served.await };
     tokio::pin!(served);

@@ -732,7 +732,7 @@ fn bounds_itself(statement: &Statement) -> bool {
 fn timed_out(limit: Duration) -> Error {
     Error::new(
         Code::Timeout,
-        format!("the statement ran longer than {limit:?}"),
+        format!("the statement ran longer than {} s", limit.as_secs_f64()),
     )
     .with_detail("The limit is the setting statement_timeout, or less where the request says so.")
     .with_hint("Narrow it with WHERE; where it has effects, look it up in table statements.")

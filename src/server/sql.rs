@@ -18,7 +18,7 @@ use crate::server::request::{
     Patience, Query, SqlRequest, idempotency_key, of_query, patience, read, read_only,
 };
 use crate::server::rows::{Encoder, body};
-use crate::server::run::{Answer, GetAllowed, Repetition, Run, check, reading, stored};
+use crate::server::run::{Answer, GetAllowed, Repetition, Run, check, check_rows, reading, stored};
 use crate::server::statements::{Record, StatementState, expired};
 
 /// What a handler answers.
@@ -157,7 +157,12 @@ async fn wait_for(
         Ok(encoder) => encoder,
         Err(error) => return Err(run.fail(error)),
     };
-    let first = match answer.rows.next().await.transpose() {
+    let first = answer.rows.next().await.transpose();
+    let first = first.and_then(|first| {
+        let rows = first.as_ref().map_or(0, |batch| batch.num_rows());
+        check_rows(rows as u64, request.rows_max).map(|()| first)
+    });
+    let first = match first {
         Ok(first) => first,
         Err(error) => return Err(run.fail(error)),
     };
