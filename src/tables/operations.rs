@@ -457,7 +457,7 @@ const TRANSFORMS: &[ColumnDoc] = &[
     column(
         "concurrency",
         ColumnType::Int,
-        "Groups that may run at once in the whole store.",
+        "How many times group_size jobs may run at once in the whole store.",
     ),
     column(
         "max_attempts",
