@@ -25,6 +25,10 @@ use crate::repl::{Repl, ask, interactive};
 
 const CANCELLED: u8 = 130;
 
+/// Stack of a thread that plans statements. Chosen: planning recurses by the depth of a statement
+/// and of its views; memory is taken only where it is used.
+const STACK_BYTES: usize = 8 << 20;
+
 const DEFAULT_STORE: &str = "./sluicegate-store";
 
 /// Select sources with SQL, see what would happen, schedule and run transformation jobs.
@@ -195,6 +199,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build();
     let result = match runtime {
