@@ -412,11 +412,11 @@ fn claim_group(draft: &mut Draft<'_>, worker: &str, id: TransformId) -> Result<O
 }
 
 fn progress(state: &State, names: &[String], worked: &Worked) -> Progress {
-    let ended = |final_only: bool| -> u64 {
-        let verdicts = worked.values().flatten();
-        let counted = verdicts.filter(|(verdict, _)| !final_only || ends_job(**verdict));
-        counted.map(|(_, count)| count).sum()
-    };
+    let ended = worked
+        .values()
+        .flatten()
+        .filter(|(verdict, _)| ends_job(**verdict));
+    let done: u64 = ended.map(|(_, count)| count).sum();
     let left: u64 = runnable(state, names)
         .map(|t| t.queue.len() + t.running)
         .sum();
@@ -431,7 +431,6 @@ fn progress(state: &State, names: &[String], worked: &Worked) -> Progress {
         .iter()
         .map(|(name, count)| format!("{count} {name}"))
         .collect();
-    let done = ended(true);
     Progress {
         done,
         total: done + left,

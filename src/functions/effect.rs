@@ -103,7 +103,8 @@ const fn required(name: &'static str, kind: ParameterKind, doc: &'static str) ->
     }
 }
 
-const fn optional(name: &'static str, kind: ParameterKind, doc: &'static str) -> Parameter {
+/// A parameter that a call may leave out.
+pub const fn optional(name: &'static str, kind: ParameterKind, doc: &'static str) -> Parameter {
     Parameter {
         name,
         kind,

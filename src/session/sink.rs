@@ -174,14 +174,15 @@ fn patches(
     rows: usize,
 ) -> Result<BTreeMap<TableId, TablePatches>> {
     let mut by_table: BTreeMap<TableId, TablePatches> = BTreeMap::new();
+    let calls = calls.iter().enumerate();
+    let calls: Vec<_> = calls.filter(|(_, call)| writes_back(call, rows)).collect();
+    if calls.is_empty() {
+        return Ok(by_table);
+    }
     let mut seen = HashSet::new();
     // In the order of the decisions: rows of a run are linked in their order.
     for row in 0..rows {
-        for (at, call) in calls
-            .iter()
-            .enumerate()
-            .filter(|(_, call)| writes_back(call, rows))
-        {
+        for &(at, call) in &calls {
             let args = Args { call, row };
             let Some(json) = args.text(COLUMNS) else {
                 continue;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
-use crate::functions::effect::{Need, Parameter, ParameterKind, Returns, Signature};
+use crate::functions::effect::{ParameterKind, Returns, Signature, optional};
 use crate::session::Session;
 use crate::session::core::Procedure;
 use crate::session::sink::StatementText;
@@ -47,15 +47,6 @@ static RUN_JOBS: Signature = Signature {
     doc: "Works the queue until no job is due, and returns how attempts ended: a row per \
           transform and outcome. Ctrl-C hands back what runs.",
 };
-
-const fn optional(name: &'static str, kind: ParameterKind, doc: &'static str) -> Parameter {
-    Parameter {
-        name,
-        kind,
-        need: Need::Optional,
-        doc,
-    }
-}
 
 /// The procedure.
 #[derive(Debug)]
