@@ -315,7 +315,8 @@ async fn timeout_kills_grandchildren_that_ignore_the_request() {
 #[tokio::test]
 async fn grandchild_outside_the_group_does_not_delay_the_end() {
     let bench = Bench::new();
-    let command = r#"sh -c 'setsid sleep 300 & echo $! > pid; echo "{\"job_id\": 1}"'"#;
+    let command =
+        r#"sh -c 'read -r line; setsid sleep 300 & echo $! > pid; echo "{\"job_id\": 1}"'"#;
     let started = Instant::now();
     let seen = bench.run(command, group(&["a"])).await;
     assert!(seen.completed(1));

@@ -16,15 +16,21 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::{Code, Error, Result};
 
 /// Bytes read from a pipe at once. Chosen: the size of a Linux pipe.
 const READ_BYTES: usize = 64 << 10;
+
+/// Bytes read after a child's end without waiting. Chosen: both pipes at the largest size that
+/// Linux gives to a process without privileges (pipe(7), pipe-max-size).
+const LEFTOVER_BYTES_MAX: usize = 2 << 20;
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -79,6 +85,9 @@ enum Phase {
     Killed,
     /// Gone; the pipes are drained until the timer rings.
     Gone(ExitStatus),
+    /// Gone, and the timer has rung: what the pipes hold by now is still read, up to this many
+    /// bytes, and nothing is waited for. Whoever still has them open may write for ever.
+    Late(ExitStatus, usize),
 }
 
 /// A running child and its pipes.
@@ -188,13 +197,16 @@ impl Process {
     /// The next event. Safe to drop and call again: no byte is lost.
     pub(crate) async fn next(&mut self) -> Event {
         loop {
+            if let Phase::Late(status, left) = self.phase {
+                return self.leftover(status, left);
+            }
             if let Some(event) = self.finished() {
                 return event;
             }
             let timer_matters = match self.phase {
                 Phase::Running => !self.deadline_passed,
                 Phase::Ending | Phase::Gone(_) => true,
-                Phase::Killed => false,
+                Phase::Killed | Phase::Late(..) => false,
             };
             let running = !matches!(self.phase, Phase::Gone(_));
             tokio::select! {
@@ -228,8 +240,27 @@ impl Process {
             Phase::Gone(status) if self.stdout.is_none() && self.stderr.is_none() => {
                 Some(Event::Ended(status))
             }
-            Phase::Gone(_) | Phase::Running | Phase::Ending | Phase::Killed => None,
+            Phase::Gone(_) | Phase::Late(..) | Phase::Running | Phase::Ending | Phase::Killed => {
+                None
+            }
         }
+    }
+
+    /// What the pipes hold without waiting, then the end. On a busy machine the timer can ring
+    /// before the last output is read, and an answer must not be lost for that.
+    fn leftover(&mut self, status: ExitStatus, left: usize) -> Event {
+        if left == 0 {
+            return Event::Ended(status);
+        }
+        let (bytes, event): (_, fn(Vec<u8>) -> Event) = match ready_bytes(&mut self.stdout) {
+            Some(bytes) => (bytes, Event::Output),
+            None => match ready_bytes(&mut self.stderr) {
+                Some(bytes) => (bytes, Event::Log),
+                None => return Event::Ended(status),
+            },
+        };
+        self.phase = Phase::Late(status, left.saturating_sub(bytes.len()));
+        event(bytes)
     }
 
     /// The leader has ended: what it left behind in its group is killed, or it would keep the
@@ -253,12 +284,9 @@ impl Process {
                 self.signal(libc::SIGKILL);
                 self.phase = Phase::Killed;
             }
-            Phase::Gone(_) => {
-                // Somebody who left the group still holds the pipes: we do not wait for it.
-                self.stdout = None;
-                self.stderr = None;
-            }
-            Phase::Killed => {}
+            // Somebody who left the group still holds the pipes: we do not wait for it.
+            Phase::Gone(status) => self.phase = Phase::Late(status, LEFTOVER_BYTES_MAX),
+            Phase::Killed | Phase::Late(..) => {}
         }
         None
     }
@@ -297,9 +325,15 @@ impl Drop for Process {
     fn drop(&mut self) {
         match self.phase {
             Phase::Running | Phase::Ending | Phase::Killed => self.signal(libc::SIGKILL),
-            Phase::Gone(_) => {}
+            Phase::Gone(_) | Phase::Late(..) => {}
         }
     }
+}
+
+/// What a pipe holds; `None` where reading would have to wait.
+fn ready_bytes(pipe: &mut Option<Pipe>) -> Option<Vec<u8>> {
+    // Unconstrained: a spent task budget would look like an empty pipe.
+    unconstrained(read(pipe)).now_or_never().flatten()
 }
 
 async fn read(pipe: &mut Option<Pipe>) -> Option<Vec<u8>> {
