@@ -67,6 +67,11 @@ pub struct Limits {
     pub server_background_max: usize,
     /// Bytes of the body of one request. Chosen: an INSERT of some ten thousand rows.
     pub server_body_bytes_max: usize,
+    /// Bytes of the tables that come with one request, as sent and as decoded. Chosen: some
+    /// million rows of a data frame.
+    pub server_upload_bytes_max: usize,
+    /// Bytes of the tables that all requests of a server hold at once.
+    pub server_uploads_bytes_max: usize,
     /// Records of ended statements that a server keeps.
     pub server_records_max: usize,
     /// Bytes of rows that a server keeps of one ended statement.
@@ -109,6 +114,8 @@ impl Default for Limits {
             server_statements_max: 64,
             server_background_max: 16,
             server_body_bytes_max: 16 << 20,
+            server_upload_bytes_max: 256 << 20,
+            server_uploads_bytes_max: 1 << 30,
             server_records_max: 10_000,
             server_result_bytes_max: 64 << 20,
             server_results_bytes_max: 512 << 20,

@@ -19,7 +19,8 @@ use std::str::FromStr;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::arrow::ipc::writer::{FileWriter, StreamWriter};
+use datafusion::arrow::ipc::CompressionType;
+use datafusion::arrow::ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use datafusion::arrow::json::Writer as JsonWriter;
 use datafusion::arrow::json::writer::LineDelimited;
 use parquet::arrow::ArrowWriter;
@@ -123,6 +124,30 @@ impl FromStr for Format {
     }
 }
 
+/// How the buffers of Arrow formats are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpcCodec {
+    /// Not at all.
+    None,
+    /// LZ4, fast.
+    Lz4,
+    /// Zstandard, small.
+    Zstd,
+}
+
+impl IpcCodec {
+    fn options(self) -> Result<IpcWriteOptions> {
+        let codec = match self {
+            Self::None => None,
+            Self::Lz4 => Some(CompressionType::LZ4_FRAME),
+            Self::Zstd => Some(CompressionType::ZSTD),
+        };
+        IpcWriteOptions::default()
+            .try_with_compression(codec)
+            .map_err(unwritable)
+    }
+}
+
 /// Where the text formats are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
@@ -157,6 +182,20 @@ impl<W: Write + Send> ResultWriter<W> {
     /// # Errors
     /// SG6005 output-failed: `out` cannot be written, or the format has no such column type.
     pub fn try_new(format: Format, schema: SchemaRef, look: Look, out: W) -> Result<Self> {
+        Self::try_new_with(format, schema, look, IpcCodec::None, out)
+    }
+
+    /// The same with compressed buffers, where the format is one of Arrow's.
+    ///
+    /// # Errors
+    /// Those of [`ResultWriter::try_new`].
+    pub fn try_new_with(
+        format: Format,
+        schema: SchemaRef,
+        look: Look,
+        codec: IpcCodec,
+        out: W,
+    ) -> Result<Self> {
         Ok(Self(match format {
             Format::Table => Inner::Table(table::TableWriter::new(schema, look, out)),
             Format::Expanded => Inner::Expanded(expanded::ExpandedWriter::new(schema, look, out)),
@@ -177,10 +216,13 @@ impl<W: Write + Send> ResultWriter<W> {
                 let writer = ArrowWriter::try_new(out, shape.schema(), Some(properties));
                 Inner::Parquet(shape, Box::new(writer.map_err(unwritable)?))
             }
-            Format::Arrow => Inner::Arrow(StreamWriter::try_new(out, &schema).map_err(unwritable)?),
+            Format::Arrow => {
+                let writer = StreamWriter::try_new_with_options(out, &schema, codec.options()?);
+                Inner::Arrow(writer.map_err(unwritable)?)
+            }
             Format::ArrowFile => {
-                let writer = FileWriter::try_new(out, &schema).map_err(unwritable)?;
-                Inner::ArrowFile(Box::new(writer))
+                let writer = FileWriter::try_new_with_options(out, &schema, codec.options()?);
+                Inner::ArrowFile(Box::new(writer.map_err(unwritable)?))
             }
         }))
     }

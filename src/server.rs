@@ -15,6 +15,15 @@
 //! (`Sluicegate-Replayed: rows`) or with the counts of outcomes (`summary`), the statement's id
 //! and version. Keys are each user's own. A key with another statement is refused.
 //!
+//! A request may bring tables: as `multipart/form-data` with the JSON as the part `request`, and
+//! each further part an Arrow IPC stream, which the statement sees as a table of the part's name.
+//! Effects, previews and writes take their rows from it as from any other. No other statement sees
+//! it, and it hides no table of the store. An idempotency key counts for the same rows only.
+//!
+//! Arrow answers have compressed buffers where `Accept` says so, as in
+//! `application/vnd.apache.arrow.stream; codecs="zstd, lz4"`; the body as a whole is not compressed
+//! then.
+//!
 //! `Prefer: respond-async` or `wait=N` make a statement a resource below `/v1/statements`, with
 //! its rows for a while; `DELETE` cancels. Nobody sees the statements of others.
 //!
@@ -27,9 +36,12 @@
 //! statements, and the bytes of bodies and kept rows, are bounded by
 //! [`Limits`](crate::config::Limits). Called by `engine`.
 
+mod allowance;
 mod auth;
 mod exact;
+mod ipc;
 mod metrics;
+mod multipart;
 mod negotiate;
 mod problem;
 mod request;
@@ -43,7 +55,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, Version, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::serve::ListenerExt;
@@ -58,7 +70,9 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
+use crate::server::allowance::permits;
 use crate::server::metrics::Metrics;
+use crate::server::request::Intake;
 use crate::server::rows::Encoder;
 use crate::server::run::Rows;
 use crate::server::statements::Registry;
@@ -84,6 +98,8 @@ struct App {
     loopback: bool,
     registry: Registry,
     places: Arc<Semaphore>,
+    /// Bytes of the tables that came with requests.
+    uploads: Arc<Semaphore>,
     metrics: Metrics,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -92,6 +108,17 @@ struct App {
 impl App {
     fn limits(&self) -> &Limits {
         self.core.ledger.limits()
+    }
+
+    /// How much is read of a body.
+    fn intake(&self) -> Intake<'_> {
+        let limits = self.limits();
+        Intake {
+            body_bytes_max: limits.server_body_bytes_max,
+            upload_bytes_max: limits.server_upload_bytes_max,
+            rows_max: limits.effect_rows_max,
+            pool: &self.uploads,
+        }
     }
 
     /// The body of rows that are in memory.
@@ -168,13 +195,18 @@ pub async fn serve(
         options,
         registry: Registry::new(clock, Arc::clone(&limits), closing.clone()),
         places: Arc::new(Semaphore::new(limits.server_statements_max)),
+        uploads: Arc::new(Semaphore::new(permits(limits.server_uploads_bytes_max))),
         metrics: Metrics::default(),
         tasks: TaskTracker::new(),
         closing: closing.clone(),
         core,
     });
     // What is compressed already, or too small to gain.
+    let packed = |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
+        !short(headers, header::CONTENT_TYPE.as_str()).contains("codecs=")
+    };
     let compressed = SizeAbove::new(256)
+        .and(packed)
         .and(NotForContentType::new("application/vnd.apache.parquet"))
         .and(NotForContentType::new("application/problem+json"));
     let router = routes::router()

@@ -5,10 +5,12 @@
 //! ([`effect_node`]) -> [`Reply`]. The REPL, scripts, servers and workers all call
 //! [`Session::execute`].
 
+pub mod bound_table;
 pub mod catalog;
 pub mod claim;
 pub mod core;
 mod definitions;
+mod describe;
 pub mod effect_node;
 mod embedding;
 mod errors;
@@ -35,7 +37,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{collect, execute_stream};
 use datafusion::prelude::SessionContext;
@@ -50,6 +52,7 @@ use crate::ledger::Ledger;
 use crate::ledger::checkpoint::Written;
 use crate::model::draft::Author;
 use crate::model::state::State;
+use crate::session::bound_table::BoundTable;
 use crate::session::catalog::{Sight, state_over};
 use crate::session::core::Core;
 use crate::session::effect_node::action::EffectTarget;
@@ -125,6 +128,8 @@ pub struct ExecuteOptions {
     pub idempotency_key: Option<Arc<str>>,
     /// How long it may run, where that is less than `Limits::statement_timeout`.
     pub timeout: Option<Duration>,
+    /// Rows that came with it, as tables that no other statement sees.
+    pub tables: Vec<BoundTable>,
 }
 
 /// The answer to one statement. What it changed is durable when this is there.
@@ -187,11 +192,21 @@ pub struct Session {
     watcher: Watcher,
 }
 
+/// One statement before it has a snapshot.
+#[derive(Debug, Clone)]
+struct Task {
+    text: StatementText,
+    kind: StatementKind,
+    limit: Duration,
+    tables: Arc<[BoundTable]>,
+}
+
 /// One statement on its way.
 struct Running {
     state: Arc<State>,
     text: StatementText,
     limit: Duration,
+    tables: Arc<[BoundTable]>,
     done: Arc<Mutex<Option<Done>>>,
 }
 
@@ -249,8 +264,9 @@ impl Session {
         self.core.sight(Arc::clone(state))
     }
 
-    fn over(&self, state: &Arc<State>) -> SessionState {
-        state_over(&self.base(), self.sight(state), Vec::new())
+    fn over(&self, state: &Arc<State>, tables: &[BoundTable]) -> SessionState {
+        let tables = tables.iter().map(BoundTable::provider).collect();
+        state_over(&self.base(), self.sight(state), tables)
     }
 
     /// Runs exactly one statement.
@@ -279,8 +295,12 @@ impl Session {
             text,
             mut statement,
         } = parser::parse(sql)?;
-        let text = parameters::bind(text, &mut statement, &options.parameters)?;
+        let mut text = parameters::bind(text, &mut statement, &options.parameters)?;
         self.gate.check(&statement)?;
+        bound_table::check_use(&options.tables, &statement)?;
+        for table in &options.tables {
+            text = format!("{text}\n{}", table.note());
+        }
         let author = Author {
             actor: Arc::clone(&self.actor),
             statement_id: options
@@ -297,7 +317,13 @@ impl Session {
         let longest = self.ledger().limits().statement_timeout;
         let limit = options.timeout.map_or(longest, |limit| limit.min(longest));
         let bounded = options.timeout.is_none() && bounds_itself(&statement);
-        let work = self.once(text, kind, statement, limit);
+        let task = Task {
+            text,
+            kind,
+            limit,
+            tables: options.tables.into(),
+        };
+        let work = self.once(task, statement);
         if bounded {
             return work.await;
         }
@@ -306,18 +332,13 @@ impl Session {
             .map_err(|_| timed_out(limit))?
     }
 
-    async fn dispatch(
-        &self,
-        text: StatementText,
-        statement: Statement,
-        limit: Duration,
-    ) -> Result<Reply> {
+    async fn dispatch(&self, task: Task, statement: Statement) -> Result<Reply> {
         match statement {
             // A write is read and decided again where another statement came in between.
             Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
                 let mut retries = self.ledger().limits().write_retries_max;
                 loop {
-                    let running = self.begin(text.clone(), limit).await?;
+                    let running = self.begin(&task).await?;
                     match self.write(running, statement.clone()).await {
                         Err(error) if error.code() == Code::WriteConflict && retries > 0 => {
                             retries -= 1;
@@ -327,17 +348,20 @@ impl Session {
                 }
             }
             other => {
-                let running = self.begin(text, limit).await?;
+                let running = self.begin(&task).await?;
                 self.run(running, other).await
             }
         }
     }
 
-    async fn begin(&self, text: StatementText, limit: Duration) -> Result<Running> {
+    async fn begin(&self, task: &Task) -> Result<Running> {
+        let state = self.ledger().snapshot().await?;
+        bound_table::check_names(&task.tables, &state)?;
         Ok(Running {
-            state: self.ledger().snapshot().await?,
-            text,
-            limit,
+            state,
+            text: task.text.clone(),
+            limit: task.limit,
+            tables: Arc::clone(&task.tables),
             done: Arc::default(),
         })
     }
@@ -345,7 +369,7 @@ impl Session {
     async fn run(&self, running: Running, statement: Statement) -> Result<Reply> {
         match statement {
             Statement::Query(query) => {
-                let state = self.over(&running.state);
+                let state = self.over(&running.state, &running.tables);
                 let plan = plan_statement(&state, query_tree(*query)).await?;
                 self.stream(running, &state, &plan, StatementKind::Query)
                     .await
@@ -359,7 +383,7 @@ impl Session {
                     args,
                     position,
                 } => {
-                    let state = self.over(&running.state);
+                    let state = self.over(&running.state, &running.tables);
                     let args = procedure_arguments(&state, signature, &args, position).await?;
                     for (parameter, column) in signature.parameters.iter().zip(args.columns()) {
                         if parameter.need == Need::Required && column.is_null(0) {
@@ -385,7 +409,7 @@ impl Session {
                 statement,
                 tree,
             } => {
-                let state = self.over(&running.state);
+                let state = self.over(&running.state, &running.tables);
                 let inner = match *statement {
                     Statement::Query(_) => None,
                     inner => self.plan_inner(&running, &state, inner).await?,
@@ -399,7 +423,7 @@ impl Session {
             }
             Statement::Set(tree) => self.set(running, *tree).await,
             Statement::Show(tree) | Statement::Describe(tree) => {
-                let state = self.over(&running.state);
+                let state = self.over(&running.state, &running.tables);
                 let plan = plan_statement(&state, *tree).await?;
                 self.through_context(running, state, plan).await
             }
@@ -496,14 +520,14 @@ impl Session {
             let batch = run_constant(constant_action(&items, target)?, calls).await?;
             return self.rows(running, kind, batch);
         }
-        let state = self.over(&running.state);
+        let state = self.over(&running.state, &running.tables);
         let rows_max = self.ledger().limits().effect_rows_max;
         let plan = plan_effects(&state, query, &items, target, rows_max).await?;
         self.whole(running, &state, &plan, kind).await
     }
 
     async fn write(&self, running: Running, statement: Statement) -> Result<Reply> {
-        let state = self.over(&running.state);
+        let state = self.over(&running.state, &running.tables);
         let plan = self.plan_inner(&running, &state, statement).await?;
         let plan = plan.ok_or_else(|| Error::bug("a write has no plan"))?;
         let mut reply = self
@@ -545,7 +569,7 @@ impl Session {
     }
 
     async fn set(&self, running: Running, tree: SyntaxTree) -> Result<Reply> {
-        let state = self.over(&running.state);
+        let state = self.over(&running.state, &running.tables);
         let plan = plan_statement(&state, tree).await?;
         let context = SessionContext::new_with_state(state);
         context.execute_logical_plan(plan).await?;
@@ -563,7 +587,7 @@ impl Session {
         if let SyntaxTree::CopyTo(copy) = &mut tree {
             copy.target = self.core.roots.permit_write(&copy.target)?;
         }
-        let state = self.over(&running.state);
+        let state = self.over(&running.state, &running.tables);
         let plan = plan_statement(&state, tree).await?;
         self.whole(running, &state, &plan, StatementKind::Setting)
             .await
@@ -635,51 +659,13 @@ impl Session {
         Ok(reply(running, kind, schema, batches))
     }
 
-    /// How many rows of effects a statement would make, without making them; `None` where it has
-    /// none.
-    ///
-    /// # Errors
-    /// Those of planning and of the query.
-    pub async fn count_effects(&self, sql: &str) -> Result<Option<u64>> {
-        let Parsed { statement, .. } = parser::parse(sql)?;
-        let Statement::Effect(query) = statement else {
-            return Ok(None);
-        };
-        let (query, items) = self.gate.rewrite_effects(*query)?;
-        if constant_calls(&query, &items)?.is_some() {
-            return Ok(Some(1));
-        }
-        let state = self.over(&self.ledger().snapshot().await?);
-        let plan = plan_statement(&state, query_tree(query)).await?;
-        let count = datafusion::functions_aggregate::expr_fn::count(lit(1_i64));
-        let none: [datafusion::logical_expr::Expr; 0] = [];
-        let plan = LogicalPlanBuilder::from(plan)
-            .aggregate(none, [count])?
-            .build()?;
-        let physical = state.create_physical_plan(&plan).await?;
-        let batches = collect(physical, state.task_ctx()).await?;
-        let column = batches
-            .iter()
-            .find(|batch| batch.num_rows() > 0)
-            .map(|batch| batch.column(0));
-        let count = column.and_then(|column| {
-            use arrow::array::AsArray;
-            Some(
-                column
-                    .as_primitive_opt::<arrow::datatypes::Int64Type>()?
-                    .value(0),
-            )
-        });
-        Ok(count.and_then(|count| u64::try_from(count).ok()))
-    }
-
     /// Tables, views and functions with their columns, for completion and `\d`.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn names(&self) -> Result<Names> {
         let state = self.ledger().snapshot().await?;
-        names::names(&self.over(&state), &state, &self.gate).await
+        names::names(&self.over(&state, &[]), &state, &self.gate).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which format an answer has: `?format=`, then the header `Accept` with its q-values.
 
 use crate::error::{Code, Error, Result};
-use crate::format::Format;
+use crate::format::{Format, IpcCodec};
 
 /// How JSON writes integers of 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,27 @@ pub(super) enum Integers {
 pub(super) struct Output {
     pub format: Format,
     pub integers: Integers,
+    pub codec: IpcCodec,
+}
+
+impl Output {
+    /// Arrow, as it is.
+    pub(super) const ARROW: Self = Self {
+        format: Format::Arrow,
+        integers: Integers::Text,
+        codec: IpcCodec::None,
+    };
+
+    /// The header `Content-Type`. That of compressed buffers names the codec, which also keeps
+    /// the body from being compressed once more.
+    pub(super) fn content_type(self) -> String {
+        let media = content_type(self.format);
+        match self.codec {
+            IpcCodec::None => media.to_owned(),
+            IpcCodec::Lz4 => format!("{media}; codecs=lz4"),
+            IpcCodec::Zstd => format!("{media}; codecs=zstd"),
+        }
+    }
 }
 
 /// What can be asked for, the default first.
@@ -48,6 +69,7 @@ struct Range<'a> {
     media: &'a str,
     quality: f32,
     integers: Option<Integers>,
+    codec: IpcCodec,
 }
 
 impl Range<'_> {
@@ -69,32 +91,46 @@ impl Range<'_> {
     }
 }
 
-fn ranges(accept: &str) -> Vec<Range<'_>> {
-    let parse = |text: &'_ str| -> Option<(usize, f32, Option<Integers>)> {
-        let mut parts = text.split(';');
-        let media = parts.next()?.trim();
-        let (mut quality, mut integers) = (1.0, None);
-        for part in parts {
-            let (name, value) = part.split_once('=')?;
-            let value = value.trim().trim_matches('"');
-            match name.trim().to_ascii_lowercase().as_str() {
-                "q" => quality = value.parse::<f32>().ok()?.clamp(0.0, 1.0),
-                "integers" => integers = integers_named(value),
-                _ => {}
-            }
+/// The parts of a header between separators that stand in no quotes.
+fn unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    text.split(move |letter| {
+        if letter == '"' {
+            quoted = !quoted;
         }
-        Some((media.len(), quality, integers))
+        letter == separator && !quoted
+    })
+}
+
+fn range(text: &str) -> Option<Range<'_>> {
+    let mut parts = unquoted(text, ';');
+    let mut range = Range {
+        media: parts.next()?.trim(),
+        quality: 1.0,
+        integers: None,
+        codec: IpcCodec::None,
     };
-    let range = |text| {
-        let text = str::trim(text);
-        let (len, quality, integers) = parse(text)?;
-        Some(Range {
-            media: text.get(..len)?,
-            quality,
-            integers,
-        })
-    };
-    accept.split(',').filter_map(range).collect()
+    for part in parts {
+        let (name, value) = part.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        match name.trim().to_ascii_lowercase().as_str() {
+            "q" => range.quality = value.parse::<f32>().ok()?.clamp(0.0, 1.0),
+            "integers" => range.integers = integers_named(value),
+            "codecs" => range.codec = first_codec(value),
+            _ => {}
+        }
+    }
+    Some(range)
+}
+
+/// The first codec of a list that is known here; whoever names none of them reads plain buffers.
+fn first_codec(list: &str) -> IpcCodec {
+    let mut known = list.split(',').filter_map(|name| match name.trim() {
+        "zstd" => Some(IpcCodec::Zstd),
+        "lz4" => Some(IpcCodec::Lz4),
+        _ => None,
+    });
+    known.next().unwrap_or(IpcCodec::None)
 }
 
 /// `text` or `number`.
@@ -125,26 +161,27 @@ pub(super) fn choose(
             .with_hint("Use ?integers=number for JSON numbers; text is the default.")
         })?),
     };
-    let (format, named) = match (format, accept) {
+    let (format, named, codec) = match (format, accept) {
         (Some(name), _) => {
             let format = name.parse::<Format>().map_err(|error: Error| {
                 Error::new(Code::NotAcceptable, error.message().to_owned())
                     .with_hint(error.hint().unwrap_or_default().to_owned())
             })?;
-            (format, None)
+            (format, None, IpcCodec::None)
         }
-        (None, None) => (Format::Json, None),
+        (None, None) => (Format::Json, None, IpcCodec::None),
         (None, Some(accept)) => accepted(accept)?,
     };
     Ok(Output {
         format,
         integers: asked.or(named).unwrap_or(Integers::Text),
+        codec,
     })
 }
 
-fn accepted(accept: &str) -> Result<(Format, Option<Integers>)> {
-    let ranges = ranges(accept);
-    let mut best: Option<(f32, usize, Format, Option<Integers>)> = None;
+fn accepted(accept: &str) -> Result<(Format, Option<Integers>, IpcCodec)> {
+    let ranges: Vec<Range<'_>> = unquoted(accept, ',').filter_map(range).collect();
+    let mut best: Option<(usize, Format, &Range<'_>)> = None;
     for (media, format) in MEDIA {
         let named = ranges
             .iter()
@@ -154,15 +191,19 @@ fn accepted(accept: &str) -> Result<(Format, Option<Integers>)> {
         let Some((_, place, range)) = named.max_by_key(|(exactly, ..)| *exactly) else {
             continue;
         };
-        let better = best.is_none_or(|(quality, before, ..)| {
-            range.quality > quality || (range.quality == quality && place < before)
+        let better = best.is_none_or(|(before, _, other)| {
+            range.quality > other.quality || (range.quality == other.quality && place < before)
         });
         if range.quality > 0.0 && better {
-            best = Some((range.quality, place, *format, range.integers));
+            best = Some((place, *format, range));
         }
     }
     match best {
-        Some((_, _, format, integers)) => Ok((format, integers)),
+        Some((_, format, range)) => {
+            let arrow = matches!(format, Format::Arrow | Format::ArrowFile);
+            let codec = if arrow { range.codec } else { IpcCodec::None };
+            Ok((format, range.integers, codec))
+        }
         None => {
             let known: Vec<&str> = MEDIA.iter().map(|(media, _)| *media).collect();
             Err(Error::new(
@@ -205,6 +246,33 @@ mod tests {
         check("text/html", None);
         check("application/json;q=0", None);
         check("", None);
+    }
+
+    #[test]
+    fn codecs_are_those_that_the_client_names_first() {
+        for (accept, codec) in [
+            ("application/vnd.apache.arrow.stream", IpcCodec::None),
+            (
+                "application/vnd.apache.arrow.stream; codecs=\"zstd, lz4\"",
+                IpcCodec::Zstd,
+            ),
+            (
+                "application/vnd.apache.arrow.stream;codecs=\"lz4,zstd\";q=0.9",
+                IpcCodec::Lz4,
+            ),
+            (
+                "application/vnd.apache.arrow.file; codecs=zstd",
+                IpcCodec::Zstd,
+            ),
+            (
+                "application/vnd.apache.arrow.stream; codecs=\"br\"",
+                IpcCodec::None,
+            ),
+            ("application/json; codecs=zstd", IpcCodec::None),
+        ] {
+            let output = choose(None, None, Some(accept)).unwrap();
+            assert_eq!(output.codec, codec, "{accept}");
+        }
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! What a request says: its statement, its parameters, and how it wants to be answered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use crate::error::{Code, Error, Result};
+use crate::server::allowance::Allowance;
+use crate::server::multipart;
+use crate::session::bound_table::BoundTable;
 use crate::session::parameters::Parameters;
 
 /// The longest idempotency key, in bytes. Chosen: ample for a UUID or a name.
@@ -15,7 +20,7 @@ const KEY_MAX: usize = 200;
 
 /// Bytes of a body that is too long which are read and thrown away. Chosen: some times what a
 /// body may have; who sends more has the connection closed.
-const THROWN_MAX: usize = 256 << 20;
+pub(super) const THROWN_MAX: usize = 256 << 20;
 
 /// The part of an address behind `?`.
 #[derive(Debug, Default, Deserialize)]
@@ -30,12 +35,66 @@ pub(super) struct Query {
 }
 
 /// A statement as it was sent.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(super) struct SqlRequest {
     pub sql: String,
     pub parameters: Parameters,
     pub rows_max: Option<u64>,
     pub timeout: Option<Duration>,
+    pub tables: Vec<BoundTable>,
+    /// What the tables take.
+    pub allowance: Option<Allowance>,
+}
+
+impl SqlRequest {
+    /// A statement without anything beside it.
+    pub(super) fn new(sql: String) -> Self {
+        Self {
+            sql,
+            parameters: Parameters::None,
+            rows_max: None,
+            timeout: None,
+            tables: Vec::new(),
+            allowance: None,
+        }
+    }
+
+    fn from_json(bytes: &[u8]) -> Result<Self> {
+        let request: JsonRequest = serde_json::from_slice(bytes).map_err(|error| {
+            bad("the body is no request in JSON")
+                .with_detail(format!("{error}."))
+                .with_hint("Its fields are sql, params, max_rows and timeout_ms.")
+        })?;
+        Ok(Self {
+            parameters: Parameters::from_json(request.params)?,
+            rows_max: request.max_rows,
+            timeout: request.timeout_ms.map(Duration::from_millis),
+            ..Self::new(request.sql)
+        })
+    }
+}
+
+/// How much is read of a body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Intake<'a> {
+    /// Bytes of a statement with its parameters.
+    pub body_bytes_max: usize,
+    /// Bytes of the tables beside it.
+    pub upload_bytes_max: usize,
+    /// Rows of one table.
+    pub rows_max: usize,
+    /// What the tables of all requests take.
+    pub pool: &'a Arc<Semaphore>,
+}
+
+impl Intake<'_> {
+    /// What one request may take.
+    pub(super) fn allowance(&self) -> Allowance {
+        Allowance::new(
+            self.pool,
+            self.body_bytes_max.saturating_add(self.upload_bytes_max),
+        )
+    }
 }
 
 #[derive(Deserialize)]
@@ -75,24 +134,42 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>> {
 ///
 /// # Errors
 /// `SG4005 unsupported-media`, `SG4003 bad-request`, `SG5004 too-large`.
-pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<SqlRequest> {
-    let media = text(headers, header::CONTENT_TYPE.as_str())?.unwrap_or("text/plain");
-    let media = media.split(';').next().unwrap_or_default().trim();
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    intake: Intake<'_>,
+) -> Result<SqlRequest> {
+    let media = media_type(headers)?;
     let json = media.eq_ignore_ascii_case("application/json");
+    let form = media.eq_ignore_ascii_case("multipart/form-data");
     let plain = ["text/plain", "application/sql"];
-    if !json && !plain.iter().any(|known| media.eq_ignore_ascii_case(known)) {
+    if !json && !form && !plain.iter().any(|known| media.eq_ignore_ascii_case(known)) {
         return Err(Error::new(
             Code::UnsupportedMedia,
             format!("a body of type \"{media}\" is not read here"),
         )
-        .with_hint("Send SQL as text/plain, or JSON with the field sql as application/json."));
+        .with_hint(
+            "Send SQL as text/plain, JSON with the field sql as application/json, or that JSON and \
+             tables as multipart/form-data.",
+        ));
     }
+    if form {
+        let allowance = intake.allowance();
+        let form = multipart::read(headers, body, &intake, &allowance).await?;
+        let request = SqlRequest {
+            tables: form.tables,
+            allowance: Some(allowance),
+            ..SqlRequest::from_json(&form.request)?
+        };
+        return with_headers(request, headers);
+    }
+    let bytes_max = intake.body_bytes_max;
     let too_large = || {
         Error::new(
             Code::TooLarge,
             format!("the body has more than {bytes_max} bytes"),
         )
-        .with_hint("Write large data to Parquet files and INSERT from an external table.")
+        .with_hint("Send many rows as an Arrow stream, or INSERT from an external table.")
     };
     let announced = text(headers, header::CONTENT_LENGTH.as_str())?;
     let long = announced.is_some_and(|length| length.parse().is_ok_and(|n: usize| n > bytes_max));
@@ -100,27 +177,21 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> R
         return Err(too_large());
     };
     let request = if json {
-        let request: JsonRequest = serde_json::from_slice(&bytes).map_err(|error| {
-            bad("the body is no request in JSON")
-                .with_detail(format!("{error}."))
-                .with_hint("Its fields are sql, params, max_rows and timeout_ms.")
-        })?;
-        SqlRequest {
-            sql: request.sql,
-            parameters: Parameters::from_json(request.params)?,
-            rows_max: request.max_rows,
-            timeout: request.timeout_ms.map(Duration::from_millis),
-        }
+        SqlRequest::from_json(&bytes)?
     } else {
         let sql = String::from_utf8(bytes);
-        SqlRequest {
-            sql: sql.map_err(|error| bad("the body is not UTF-8").with_source(error))?,
-            parameters: Parameters::None,
-            rows_max: None,
-            timeout: None,
-        }
+        SqlRequest::new(sql.map_err(|error| bad("the body is not UTF-8").with_source(error))?)
     };
     with_headers(request, headers)
+}
+
+/// The media type of a body, without its parameters.
+///
+/// # Errors
+/// `SG4003 bad-request`.
+pub(super) fn media_type(headers: &HeaderMap) -> Result<&str> {
+    let media = text(headers, header::CONTENT_TYPE.as_str())?.unwrap_or("text/plain");
+    Ok(media.split(';').next().unwrap_or_default().trim())
 }
 
 /// The statement of a GET.
@@ -137,10 +208,8 @@ pub(super) fn of_query(headers: &HeaderMap, query: &Query) -> Result<SqlRequest>
             .map_err(|error| bad("params is no JSON").with_source(error))?,
     };
     let request = SqlRequest {
-        sql,
         parameters: Parameters::from_json(params)?,
-        rows_max: None,
-        timeout: None,
+        ..SqlRequest::new(sql)
     };
     with_headers(request, headers)
 }
@@ -304,7 +373,18 @@ mod tests {
                 Some(Code::UnsupportedMedia),
             ),
         ] {
-            let read = read(&headers(&[("content-type", media)]), Body::from(body), 40).await;
+            let intake = Intake {
+                body_bytes_max: 40,
+                upload_bytes_max: 0,
+                rows_max: 1,
+                pool: &Arc::new(Semaphore::new(1)),
+            };
+            let read = read(
+                &headers(&[("content-type", media)]),
+                Body::from(body),
+                intake,
+            )
+            .await;
             assert_eq!(read.err().map(|error| error.code()), code, "{media} {body}");
         }
     }

@@ -277,6 +277,13 @@ fn sql_body() -> Value {
         "text/plain": text,
         "application/sql": text,
         "application/json": {"schema": request},
+        "multipart/form-data": {"schema": {
+            "type": "object",
+            "description": "Each further part is an Arrow IPC stream, and a table of its name",
+            "required": ["request"],
+            "properties": {"request": request},
+            "additionalProperties": {"type": "string", "format": "binary"},
+        }},
     }})
 }
 

@@ -68,7 +68,9 @@ impl Encoder {
         let exact = Exact::new(schema, output);
         let piece = Piece::default();
         let format = output.format;
-        let writer = ResultWriter::try_new(format, exact.schema(), Look::Plain, piece.clone())?;
+        let (look, codec) = (Look::Plain, output.codec);
+        let writer =
+            ResultWriter::try_new_with(format, exact.schema(), look, codec, piece.clone())?;
         Ok(Self {
             exact,
             piece,

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::error::{Code, Error, Result};
 use crate::server::App;
+use crate::server::allowance::Allowance;
 use crate::server::auth::Caller;
 use crate::server::problem::{Effects, Problem};
 use crate::server::request::SqlRequest;
@@ -50,6 +51,8 @@ pub(super) struct Run {
     pub app: Arc<App>,
     pub record: Arc<Record>,
     _place: OwnedSemaphorePermit,
+    /// Of the tables that came with it, which are read to the end of the result.
+    _allowance: Option<Allowance>,
 }
 
 /// What is checked before a statement gets a place.
@@ -92,7 +95,7 @@ impl Run {
         app: &Arc<App>,
         caller: &Caller,
         kind: StatementKind,
-        sql: &str,
+        request: &SqlRequest,
     ) -> Result<Self> {
         let place = Arc::clone(&app.places).try_acquire_owned().map_err(|_| {
             Error::new(
@@ -102,12 +105,15 @@ impl Run {
             .with_hint("Try again after the seconds in Retry-After.")
         })?;
         let id: Arc<str> = Uuid::now_v7().to_string().into();
-        let record = app.registry.add(id, Arc::clone(&caller.actor), kind, sql);
+        let record = app
+            .registry
+            .add(id, Arc::clone(&caller.actor), kind, &request.sql);
         record.begin();
         Ok(Self {
             app: Arc::clone(app),
             record,
             _place: place,
+            _allowance: request.allowance.clone(),
         })
     }
 
@@ -128,6 +134,7 @@ impl Run {
             parameters: request.parameters.clone(),
             idempotency_key: key.map(Into::into),
             timeout: request.timeout,
+            tables: request.tables.clone(),
         };
         let reply = tokio::select! {
             () = self.record.cancel.cancelled() => return Err(cancelled()),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::error::{Code, Error, Result};
 use crate::server::App;
 use crate::server::auth::{Caller, caller};
-use crate::server::negotiate::{Output, choose, content_type};
+use crate::server::negotiate::{Output, choose};
 use crate::server::problem::{Problem, answer as problem_answer};
 use crate::server::request::{
     Patience, Query, SqlRequest, idempotency_key, of_query, patience, read, read_only,
@@ -53,7 +53,7 @@ pub(super) async fn post(
     let caller = caller(&app, &headers).await?;
     let query = query_of(raw.as_deref())?;
     let output = output(&headers, &query)?;
-    let request = read(&headers, body, app.limits().server_body_bytes_max).await?;
+    let request = read(&headers, body, app.intake()).await?;
     let caller = match read_only(&headers)? {
         true => reading(caller),
         false => caller,
@@ -99,7 +99,7 @@ async fn run(
             .with_hint("Wait until one of them has ended, or cancel one.");
         return Err(Problem::from(error).with_status(StatusCode::TOO_MANY_REQUESTS));
     }
-    let run = Run::begin(app, &caller, kind, &request.sql)?;
+    let run = Run::begin(app, &caller, kind, &request)?;
     let record = Arc::clone(&run.record);
     match patience {
         Patience::ToTheEnd => wait_for(run, &caller, request, key.as_deref(), output).await,
@@ -189,7 +189,7 @@ fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
 }
 
 fn describe(headers: &mut HeaderMap, record: &Record, id: &str, output: Output) {
-    put(headers, "content-type", content_type(output.format));
+    put(headers, "content-type", &output.content_type());
     put(headers, "cache-control", "no-store");
     put(headers, "vary", "accept, authorization");
     put(headers, "x-content-type-options", "nosniff");

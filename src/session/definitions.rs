@@ -46,7 +46,7 @@ fn if_exists(existing: Existing) -> IfExists {
 }
 
 /// Names become parts of paths and of resources, so they are plain.
-fn check_name(kind: &str, name: &str) -> Result<()> {
+pub(super) fn check_name(kind: &str, name: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let begins = name
         .chars()
@@ -113,7 +113,7 @@ impl Session {
                     let whole = self.core.roots.permit(location)?;
                     sql = with_location(&sql, location, &whole)?;
                 }
-                let state = self.over(&running.state);
+                let state = self.over(&running.state, &[]);
                 external_table(&state, *tree, &self.core.roots).await?;
                 let kind = ObjectKind::ExternalTable;
                 self.create_object(&running, kind, table, sql.into(), existing)
@@ -213,7 +213,7 @@ impl Session {
                  ...; or CREATE VIEW t AS SELECT ...",
             ));
         }
-        let state = self.over(&running.state);
+        let state = self.over(&running.state, &[]);
         // DataFusion refuses a name that exists; whether it does is decided at the commit.
         let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) =
             plan_statement(&state, tree).await?
@@ -294,7 +294,7 @@ impl Session {
 
     /// Plans a view as if it was there already, so that a circle is found before it is made.
     async fn check_view(&self, running: &Running, name: &str, tree: SyntaxTree) -> Result<()> {
-        let planned = plan_statement(&self.over(&running.state), tree).await?;
+        let planned = plan_statement(&self.over(&running.state, &[]), tree).await?;
         let LogicalPlan::Ddl(DdlStatement::CreateView(view)) = planned else {
             return Err(Error::bug("CREATE VIEW planned to something else"));
         };

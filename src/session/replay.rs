@@ -9,7 +9,6 @@
 //! [`Draft::note_statement`]: crate::model::draft::Draft::note_statement
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
 
@@ -17,7 +16,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::state::KeptStatement;
 use crate::session::sink::{OutcomeCount, StatementText};
 use crate::session::statement::Statement;
-use crate::session::{Reply, Session, StatementKind, stream_of};
+use crate::session::{Reply, Session, StatementKind, Task, stream_of};
 use crate::tables::columns::{ints, texts};
 
 /// The key as the store keeps it: every user has keys of their own. A key has no line break, so
@@ -34,20 +33,15 @@ struct Written {
 
 impl Session {
     /// Runs a statement, or answers with the outcome of the one that had its key before.
-    pub(super) async fn once(
-        &self,
-        text: StatementText,
-        kind: StatementKind,
-        statement: Statement,
-        limit: Duration,
-    ) -> Result<Reply> {
+    pub(super) async fn once(&self, task: Task, statement: Statement) -> Result<Reply> {
+        let (text, kind) = (task.text.clone(), task.kind);
         let Some(key) = text.idempotency_key.clone() else {
-            return self.dispatch(text, statement, limit).await;
+            return self.dispatch(task, statement).await;
         };
         if let Some(reply) = self.replay(&text, &key, kind).await? {
             return Ok(reply);
         }
-        match self.dispatch(text.clone(), statement, limit).await {
+        match self.dispatch(task, statement).await {
             Ok(reply) => {
                 if self.ledger().seen().kept.contains_key(&key) {
                     return Ok(reply);

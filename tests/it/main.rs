@@ -10,6 +10,7 @@ mod contention;
 mod crash;
 mod embedding;
 mod files;
+mod flight;
 mod normalise;
 mod reference;
 mod selections;

@@ -18,42 +18,42 @@ use tempfile::TempDir;
 const BINARY: &str = env!("CARGO_BIN_EXE_sluicegate");
 
 /// A server that ends with the test.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    url: String,
+    pub(crate) url: String,
     client: Client,
 }
 
 /// One answer, read to its end.
 #[derive(Debug)]
-struct Answer {
-    status: StatusCode,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     headers: HeaderMap,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).expect("the body is text")
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
     #[track_caller]
-    fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.status, StatusCode::OK, "{}", self.text());
         self
     }
 
     #[track_caller]
-    fn fails(&self, status: u16, code: Code) {
+    pub(crate) fn fails(&self, status: u16, code: Code) {
         assert_eq!(self.status.as_u16(), status, "{}", self.text());
         assert_eq!(
             self.header("content-type"),
@@ -64,13 +64,13 @@ impl Answer {
     }
 }
 
-fn sluicegate(store: &Path) -> Command {
+pub(crate) fn sluicegate(store: &Path) -> Command {
     let mut command = Command::new(BINARY);
     command.args(["--actor", "ann", "--store"]).arg(store);
     command
 }
 
-fn token(store: &Path, role: &str, name: &str) -> String {
+pub(crate) fn token(store: &Path, role: &str, name: &str) -> String {
     let mut command = sluicegate(store);
     command.args(["token", "create", "--role", role, "--name", name]);
     let output = command.output().expect("the binary runs");
@@ -79,11 +79,11 @@ fn token(store: &Path, role: &str, name: &str) -> String {
 }
 
 impl Server {
-    fn start(store: &Path) -> Self {
+    pub(crate) fn start(store: &Path) -> Self {
         Self::start_with(store, &[])
     }
 
-    fn start_with(store: &Path, args: &[&str]) -> Self {
+    pub(crate) fn start_with(store: &Path, args: &[&str]) -> Self {
         let mut command = sluicegate(store);
         command.args(["serve", "--bind", "127.0.0.1:0"]).args(args);
         command.current_dir(store.parent().expect("the store is in a folder"));
@@ -107,15 +107,15 @@ impl Server {
         }
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
-        body: &str,
+        body: impl Into<reqwest::Body>,
     ) -> Answer {
         let url = format!("{}{path}", self.url);
-        let mut request = self.client.request(method, url).body(body.to_owned());
+        let mut request = self.client.request(method, url).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -127,23 +127,24 @@ impl Server {
         }
     }
 
-    async fn post(&self, sql: &str, headers: &[(&str, &str)]) -> Answer {
-        self.send(Method::POST, "/v1/sql", headers, sql).await
-    }
-
-    async fn json(&self, request: Value, headers: &[(&str, &str)]) -> Answer {
-        let mut all = vec![("content-type", "application/json")];
-        all.extend(headers);
-        self.send(Method::POST, "/v1/sql", &all, &request.to_string())
+    pub(crate) async fn post(&self, sql: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(Method::POST, "/v1/sql", headers, sql.to_owned())
             .await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn json(&self, request: Value, headers: &[(&str, &str)]) -> Answer {
+        let mut all = vec![("content-type", "application/json")];
+        all.extend(headers);
+        self.send(Method::POST, "/v1/sql", &all, request.to_string())
+            .await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], "").await
     }
 
     /// The first value of the first row.
-    async fn value(&self, sql: &str) -> Value {
+    pub(crate) async fn value(&self, sql: &str) -> Value {
         let rows = self.post(sql, &[]).await.ok().json();
         rows[0]
             .as_object()
@@ -154,7 +155,7 @@ impl Server {
             .clone()
     }
 
-    async fn prepare(&self) {
+    pub(crate) async fn prepare(&self) {
         for sql in [
             "CREATE TABLE notices (id TEXT, n BIGINT, PRIMARY KEY (id))",
             "INSERT INTO notices VALUES ('a', 1), ('b', 9007199254740993), ('o''brien', NULL)",
@@ -165,7 +166,7 @@ impl Server {
         }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -178,7 +179,7 @@ impl Drop for Server {
     }
 }
 
-fn folder() -> (TempDir, std::path::PathBuf) {
+pub(crate) fn folder() -> (TempDir, std::path::PathBuf) {
     let folder = TempDir::new().unwrap();
     let store = folder.path().join("store");
     (folder, store)

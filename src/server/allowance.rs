@@ -1,0 +1,100 @@
+//! Bytes that requests may bring and keep in memory: of one request, and of all together.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Code, Error, Result};
+
+/// Bytes of one permit of the pool. Chosen: a semaphore counts to 2^29 on small machines.
+const PERMIT_BYTES: usize = 1024;
+
+/// The permits of a pool of so many bytes.
+pub(super) fn permits(bytes: usize) -> usize {
+    (bytes / PERMIT_BYTES).min(Semaphore::MAX_PERMITS)
+}
+
+/// What one request has taken. What it took is free again when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub(super) struct Allowance(Arc<Mutex<Taken>>);
+
+#[derive(Debug)]
+struct Taken {
+    pool: Arc<Semaphore>,
+    bytes_max: usize,
+    bytes: usize,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Allowance {
+    /// A request that may take `bytes_max` out of `pool`.
+    pub(super) fn new(pool: &Arc<Semaphore>, bytes_max: usize) -> Self {
+        Self(Arc::new(Mutex::new(Taken {
+            pool: Arc::clone(pool),
+            bytes_max,
+            bytes: 0,
+            permit: None,
+        })))
+    }
+
+    /// Takes so many bytes more.
+    ///
+    /// # Errors
+    /// `SG5004 too-large` for this request, `SG4009 too-busy` for all of them.
+    pub(super) fn take(&self, bytes: usize) -> Result<()> {
+        let mut taken = self.0.lock();
+        let all = taken.bytes.saturating_add(bytes);
+        if all > taken.bytes_max {
+            return Err(too_large(taken.bytes_max));
+        }
+        let has = taken
+            .permit
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits);
+        let needs = all.div_ceil(PERMIT_BYTES).saturating_sub(has);
+        let needs = u32::try_from(needs).map_err(|_| too_large(taken.bytes_max))?;
+        let more = Arc::clone(&taken.pool).try_acquire_many_owned(needs);
+        let more = more.map_err(|_| {
+            Error::new(
+                Code::TooBusy,
+                "the server holds as many uploaded rows as it may",
+            )
+            .with_hint("Try again after the seconds in Retry-After.")
+        })?;
+        match &mut taken.permit {
+            Some(permit) => permit.merge(more),
+            None => taken.permit = Some(more),
+        }
+        taken.bytes = all;
+        Ok(())
+    }
+}
+
+/// The error of a request that brings too much.
+pub(super) fn too_large(bytes_max: usize) -> Error {
+    Error::new(
+        Code::TooLarge,
+        format!("the request has more than {bytes_max} bytes"),
+    )
+    .with_hint("Send it in parts, or write Parquet files and INSERT from an external table.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_request_and_all_together_are_bounded() {
+        let pool = Arc::new(Semaphore::new(permits(10 << 10)));
+        let first = Allowance::new(&pool, 8 << 10);
+        first.take(1).unwrap();
+        first.take(7 << 10).unwrap();
+        assert_eq!(first.take(2 << 10).unwrap_err().code(), Code::TooLarge);
+        let second = Allowance::new(&pool, 8 << 10);
+        second.take(2 << 10).unwrap();
+        assert_eq!(second.take(1).unwrap_err().code(), Code::TooBusy);
+        drop(first);
+        second.take(6 << 10).unwrap();
+    }
+}
