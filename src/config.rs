@@ -80,6 +80,11 @@ pub struct Limits {
     pub server_results_bytes_max: usize,
     /// How long a server keeps the record and the rows of an ended statement.
     pub server_keep: Duration,
+    /// How long a ticket can be fetched. Chosen: a client fetches it at once, or after a retry.
+    pub server_ticket_keep: Duration,
+    /// Bytes of a ticket over HTTP, where it is part of the address. Chosen: what HTTP/2 clients
+    /// and proxies take, less the other headers.
+    pub server_ticket_bytes_max: usize,
     /// The longest time that `Prefer: wait` waits.
     pub server_wait_max: Duration,
 }
@@ -120,6 +125,8 @@ impl Default for Limits {
             server_result_bytes_max: 64 << 20,
             server_results_bytes_max: 512 << 20,
             server_keep: Duration::from_secs(600),
+            server_ticket_keep: Duration::from_secs(900),
+            server_ticket_bytes_max: 12 << 10,
             server_wait_max: Duration::from_secs(300),
         }
     }

@@ -24,6 +24,13 @@
 //! `application/vnd.apache.arrow.stream; codecs="zstd, lz4"`; the body as a whole is not compressed
 //! then.
 //!
+//! `POST /v1/flight/info` plans a statement, runs nothing, and answers with a ticket;
+//! `GET /v1/flight/stream/{ticket}` runs it and sends an Arrow stream. A ticket holds its
+//! statement, sealed for the token that asked for it, so every server of the store can run it for
+//! [`Limits::server_ticket_keep`]. With effects it acts once, however often it is fetched; a
+//! further fetch gets the outcome, as with an idempotency key. A query runs again.
+//! `POST /v1/flight/put?table=` writes an Arrow stream into a source table, in one commit.
+//!
 //! `Prefer: respond-async` or `wait=N` make a statement a resource below `/v1/statements`, with
 //! its rows for a while; `DELETE` cancels. Nobody sees the statements of others.
 //!
@@ -39,6 +46,7 @@
 mod allowance;
 mod auth;
 mod exact;
+mod flight;
 mod ipc;
 mod metrics;
 mod multipart;
@@ -50,6 +58,7 @@ mod rows;
 mod run;
 mod sql;
 mod statements;
+mod tickets;
 
 use std::sync::Arc;
 
@@ -78,7 +87,7 @@ use crate::server::run::Rows;
 use crate::server::statements::Registry;
 use crate::session::Access;
 use crate::session::core::Core;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 
 /// For whom a server acts where a request carries no token.
 #[derive(Debug, Clone)]
@@ -108,6 +117,10 @@ struct App {
 impl App {
     fn limits(&self) -> &Limits {
         self.core.ledger.limits()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.core.ledger.now()
     }
 
     /// How much is read of a body.

@@ -69,6 +69,7 @@ use crate::session::statement::{Parsed, Statement};
 use crate::session::write::plan_write;
 use crate::tables::columns::ints;
 
+pub use describe::Description;
 pub use gate::Access;
 pub use names::{FunctionKind, FunctionName, Names, TableName};
 pub use script::{ScriptStatement, split_statements};
@@ -291,6 +292,21 @@ impl Session {
     /// Those of [`Session::execute`]. Of all statements with one key, in all processes, at most
     /// one commits; the others get its outcome.
     pub async fn execute_with(&self, sql: &str, options: ExecuteOptions) -> Result<Reply> {
+        let unlimited = options.timeout.is_none();
+        let (task, statement) = self.task(sql, options)?;
+        let limit = task.limit;
+        let bounded = unlimited && bounds_itself(&statement);
+        let work = self.once(task, statement);
+        if bounded {
+            return work.await;
+        }
+        tokio::time::timeout(limit, work)
+            .await
+            .map_err(|_| timed_out(limit))?
+    }
+
+    /// Parses a statement, binds what came with it, and asks the gate.
+    fn task(&self, sql: &str, options: ExecuteOptions) -> Result<(Task, Statement)> {
         let Parsed {
             text,
             mut statement,
@@ -315,21 +331,13 @@ impl Session {
             idempotency_key: key.map(|key| replay::key_of(&self.actor, &key)),
         };
         let longest = self.ledger().limits().statement_timeout;
-        let limit = options.timeout.map_or(longest, |limit| limit.min(longest));
-        let bounded = options.timeout.is_none() && bounds_itself(&statement);
         let task = Task {
             text,
             kind,
-            limit,
+            limit: options.timeout.map_or(longest, |limit| limit.min(longest)),
             tables: options.tables.into(),
         };
-        let work = self.once(task, statement);
-        if bounded {
-            return work.await;
-        }
-        tokio::time::timeout(limit, work)
-            .await
-            .map_err(|_| timed_out(limit))?
+        Ok((task, statement))
     }
 
     async fn dispatch(&self, task: Task, statement: Statement) -> Result<Reply> {

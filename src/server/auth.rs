@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, header};
 use crate::error::{Code, Error, Result};
 use crate::model::state::State;
 use crate::server::App;
+use crate::server::tickets::TicketKey;
 use crate::session::{Access, tokens};
 
 /// Who asks, and what they may do.
@@ -14,6 +15,15 @@ use crate::session::{Access, tokens};
 pub(super) struct Caller {
     pub actor: Arc<str>,
     pub access: Access,
+    /// What seals the caller's tickets.
+    pub tickets: TicketKey,
+}
+
+impl Caller {
+    /// Whether it may change nothing, of itself or because it asked for that.
+    pub(super) fn only_reads(&self) -> bool {
+        self.access == Access::ReadOnly
+    }
 }
 
 /// Judges a request on the newest state of the store, so that a revoked token is refused at once.
@@ -33,6 +43,7 @@ fn judge(app: &App, state: &State, headers: &HeaderMap) -> Result<Caller> {
             return Ok(Caller {
                 actor: Arc::clone(&app.options.actor),
                 access: app.options.access,
+                tickets: TicketKey::of(app.core.public_url.as_bytes()),
             });
         }
         return Err(unauthenticated("the request carries no token"));
@@ -46,6 +57,7 @@ fn judge(app: &App, state: &State, headers: &HeaderMap) -> Result<Caller> {
     let (name, known) = known.ok_or_else(|| unauthenticated("the token is not known"))?;
     Ok(Caller {
         actor: Arc::clone(name),
+        tickets: TicketKey::of(token.as_bytes()),
         access: match app.options.access {
             Access::ReadOnly => Access::ReadOnly,
             Access::ReadWrite | Access::Operator | Access::Worker => Access::of(known.role),

@@ -235,6 +235,15 @@ async fn whole(body: Body, bytes_max: usize) -> Result<Option<Vec<u8>>> {
 }
 
 fn with_headers(mut request: SqlRequest, headers: &HeaderMap) -> Result<SqlRequest> {
+    limits_of(&mut request, headers)?;
+    Ok(request)
+}
+
+/// The limits that stand in headers.
+///
+/// # Errors
+/// `SG4003 bad-request`.
+pub(super) fn limits_of(request: &mut SqlRequest, headers: &HeaderMap) -> Result<()> {
     if let Some(given) = text(headers, "sluicegate-max-rows")? {
         let rows = given.parse().map_err(|error| {
             bad(format!("Sluicegate-Max-Rows \"{given}\" is no number")).with_source(error)
@@ -248,7 +257,7 @@ fn with_headers(mut request: SqlRequest, headers: &HeaderMap) -> Result<SqlReque
         })?;
         request.timeout = Some(request.timeout.map_or(timeout, |other| other.min(timeout)));
     }
-    Ok(request)
+    Ok(())
 }
 
 fn duration(given: &str) -> Option<Duration> {

@@ -12,7 +12,7 @@ use crate::format::Format;
 use crate::server::App;
 use crate::server::negotiate::content_type;
 use crate::server::problem::Problem;
-use crate::server::{metrics, sql};
+use crate::server::{flight, metrics, sql};
 
 /// What an address does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,11 @@ enum Does {
     GetStatement,
     GetResult,
     CancelStatement,
+    FlightInfo,
+    FlightStream,
+    FlightPut,
+    FlightActions,
+    FlightAction,
     Live,
     Ready,
     Metrics,
@@ -73,6 +78,36 @@ const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/v1/statements/{id}/result",
         summary: "The rows of a statement that was sent with Prefer",
+    },
+    Operation {
+        does: Does::FlightInfo,
+        method: "post",
+        path: "/v1/flight/info",
+        summary: "Plans one statement, and runs nothing",
+    },
+    Operation {
+        does: Does::FlightStream,
+        method: "get",
+        path: "/v1/flight/stream/{ticket}",
+        summary: "Runs the statement of a ticket; one with effects acts once",
+    },
+    Operation {
+        does: Does::FlightPut,
+        method: "post",
+        path: "/v1/flight/put",
+        summary: "Writes rows into a source table, in one commit",
+    },
+    Operation {
+        does: Does::FlightActions,
+        method: "get",
+        path: "/v1/flight/actions",
+        summary: "Lists the actions",
+    },
+    Operation {
+        does: Does::FlightAction,
+        method: "post",
+        path: "/v1/flight/action/{type}",
+        summary: "Does an action",
     },
     Operation {
         does: Does::Live,
@@ -129,6 +164,11 @@ fn handler(does: Does) -> MethodRouter<Arc<App>> {
         Does::GetStatement => get(sql::show),
         Does::GetResult => get(sql::result),
         Does::CancelStatement => delete(sql::cancel),
+        Does::FlightInfo => post(flight::info),
+        Does::FlightStream => get(flight::stream),
+        Does::FlightPut => post(flight::put),
+        Does::FlightActions => get(flight::actions),
+        Does::FlightAction => post(flight::action),
         Does::Live => get(metrics::live),
         Does::Ready => get(metrics::ready),
         Does::Metrics => get(metrics::metrics),
@@ -208,6 +248,44 @@ fn described(operation: &Operation) -> Value {
             (output, None, sql_answers(), None)
         }
         Does::CancelStatement => (vec![id], None, json!({"202": ok(one)}), None),
+        Does::FlightInfo => {
+            let info = json!({"application/json": {"schema": info_schema()}});
+            (
+                request_headers(),
+                Some(sql_body()),
+                json!({"200": ok(info)}),
+                None,
+            )
+        }
+        Does::FlightStream => {
+            let arrow = json!({"application/vnd.apache.arrow.stream": {}});
+            let ticket = named("ticket", "path", "Of POST /v1/flight/info");
+            (vec![ticket], None, json!({"200": ok(arrow)}), None)
+        }
+        Does::FlightPut => {
+            let mut all = request_headers();
+            all.push(named("table", "query", "The source table"));
+            all.push(named(
+                "mode",
+                "query",
+                "insert, or replace for keys that are there",
+            ));
+            let body = json!({"required": true, "content": {
+                "application/vnd.apache.arrow.stream": {}}});
+            let done = json!({"application/json": {"schema": put_schema()}});
+            (all, Some(body), json!({"200": ok(done)}), None)
+        }
+        Does::FlightActions => {
+            let any = json!({"application/json": {"schema": {"type": "object"}}});
+            (vec![], None, json!({"200": ok(any)}), None)
+        }
+        Does::FlightAction => {
+            let body = json!({"content": {"application/json": {"schema": {
+                "type": "object",
+                "properties": {"statement_id": {"type": "string"}}}}}});
+            let kind = named("type", "path", "One of GET /v1/flight/actions");
+            (vec![kind], Some(body), json!({"200": ok(one)}), None)
+        }
         Does::Live | Does::Ready => (vec![], None, json!({"200": text()}), Some(open)),
         Does::Metrics => (vec![], None, json!({"200": text()}), None),
         Does::OpenApi => {
@@ -309,6 +387,32 @@ fn sql_answers() -> Value {
         "202": {"description": "It runs; ask at Location",
             "content": {"application/json": {"schema": statement}}},
     })
+}
+
+fn info_schema() -> Value {
+    let endpoint = json!({"type": "object", "properties": {
+        "ticket": {"type": "string"},
+        "locations": {"type": "array", "items": {"type": "string"}},
+        "expiration_time": {"type": "string", "format": "date-time"},
+    }});
+    json!({"type": "object", "properties": {
+        "statement_id": {"type": "string"},
+        "kind": {"type": "string"},
+        "schema": {"type": ["string", "null"],
+            "description": "An Arrow IPC schema message in base64; null where only running tells"},
+        "endpoints": {"type": "array", "items": endpoint},
+        "total_records": {"type": "integer", "description": "-1: not known"},
+        "total_bytes": {"type": "integer", "description": "-1: not known"},
+        "ordered": {"type": "boolean"},
+    }})
+}
+
+fn put_schema() -> Value {
+    json!({"type": "object", "properties": {
+        "statement_id": {"type": "string"},
+        "rows_affected": {"type": "integer"},
+        "version": {"type": ["integer", "null"]},
+    }})
 }
 
 fn problem_schema() -> Value {

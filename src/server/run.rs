@@ -21,7 +21,7 @@ use crate::server::request::SqlRequest;
 use crate::server::statements::{Kept, Outcome, Record, StatementState};
 use crate::session::parser::parse;
 use crate::session::statement::Statement;
-use crate::session::{Access, ExecuteOptions, Session, StatementKind, kind_of};
+use crate::session::{Access, Description, ExecuteOptions, Session, StatementKind, kind_of};
 
 /// Rows on their way.
 pub(super) type Rows = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -55,6 +55,15 @@ pub(super) struct Run {
     _allowance: Option<Allowance>,
 }
 
+/// What a statement that only writes has done.
+pub(super) struct Written {
+    pub statement_id: Arc<str>,
+    /// Rows that were written or removed; of effects, rows of the answer.
+    pub rows: u64,
+    pub version: Option<u64>,
+    pub repetition: Repetition,
+}
+
 /// What is checked before a statement gets a place.
 pub(super) struct Checked {
     pub kind: StatementKind,
@@ -86,6 +95,16 @@ pub(super) fn check(sql: &str) -> Result<Checked> {
     })
 }
 
+fn place(app: &App) -> Result<OwnedSemaphorePermit> {
+    Arc::clone(&app.places).try_acquire_owned().map_err(|_| {
+        Error::new(
+            Code::TooBusy,
+            "the server runs as many statements as it may",
+        )
+        .with_hint("Try again after the seconds in Retry-After.")
+    })
+}
+
 impl Run {
     /// Takes a place and begins a record.
     ///
@@ -97,24 +116,146 @@ impl Run {
         kind: StatementKind,
         request: &SqlRequest,
     ) -> Result<Self> {
-        let place = Arc::clone(&app.places).try_acquire_owned().map_err(|_| {
-            Error::new(
-                Code::TooBusy,
-                "the server runs as many statements as it may",
-            )
-            .with_hint("Try again after the seconds in Retry-After.")
-        })?;
-        let id: Arc<str> = Uuid::now_v7().to_string().into();
-        let record = app
-            .registry
-            .add(id, Arc::clone(&caller.actor), kind, &request.sql);
-        record.begin();
-        Ok(Self {
+        let run = Self::plan(app, caller, kind, request)?;
+        run.record.begin();
+        Ok(run)
+    }
+
+    /// The same without letting it run: it is planned only.
+    ///
+    /// # Errors
+    /// `SG4009 too-busy`.
+    pub(super) fn plan(
+        app: &Arc<App>,
+        caller: &Caller,
+        kind: StatementKind,
+        request: &SqlRequest,
+    ) -> Result<Self> {
+        let place = place(app)?;
+        let id = Uuid::now_v7().to_string();
+        Ok(Self::new(app, caller, kind, request, id, place))
+    }
+
+    /// Begins the statement of a ticket: under its own id the first time, and under a new one
+    /// when it is fetched again.
+    ///
+    /// # Errors
+    /// `SG4010 cancelled` for one that its owner has cancelled; `SG4009 too-busy`.
+    pub(super) fn of_ticket(
+        app: &Arc<App>,
+        caller: &Caller,
+        kind: StatementKind,
+        request: &SqlRequest,
+        id: &str,
+    ) -> Result<Self> {
+        let place = place(app)?;
+        let Ok(record) = app.registry.get(id, &caller.actor) else {
+            // Planned by another server, or so long ago that its record is gone.
+            let run = Self::new(app, caller, kind, request, id.to_owned(), place);
+            run.record.begin();
+            return Ok(run);
+        };
+        if record.cancel.is_cancelled() {
+            return Err(cancelled());
+        }
+        if record.begin() {
+            return Ok(Self {
+                app: Arc::clone(app),
+                record,
+                _place: place,
+                _allowance: None,
+            });
+        }
+        let id = Uuid::now_v7().to_string();
+        let run = Self::new(app, caller, kind, request, id, place);
+        run.record.begin();
+        Ok(run)
+    }
+
+    fn new(
+        app: &Arc<App>,
+        caller: &Caller,
+        kind: StatementKind,
+        request: &SqlRequest,
+        id: String,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let actor = Arc::clone(&caller.actor);
+        Self {
             app: Arc::clone(app),
-            record,
+            record: app.registry.add(id.into(), actor, kind, &request.sql),
             _place: place,
             _allowance: request.allowance.clone(),
-        })
+        }
+    }
+
+    fn options(&self, request: &SqlRequest, key: Option<&str>) -> ExecuteOptions {
+        ExecuteOptions {
+            statement_id: Some(Arc::clone(&self.record.id)),
+            parameters: request.parameters.clone(),
+            idempotency_key: key.map(Into::into),
+            timeout: request.timeout,
+            tables: request.tables.clone(),
+        }
+    }
+
+    /// Plans the statement and runs nothing.
+    ///
+    /// # Errors
+    /// Those of the session; `SG4010 cancelled`, `SG5003 timeout`.
+    pub(super) async fn describe(
+        &self,
+        caller: &Caller,
+        request: &SqlRequest,
+    ) -> Result<Description> {
+        let core = Arc::clone(&self.app.core);
+        let session = Session::new(core, &caller.actor, caller.access);
+        let options = self.options(request, None);
+        let longest = self.app.limits().statement_timeout;
+        let limit = request.timeout.map_or(longest, |limit| limit.min(longest));
+        tokio::select! {
+            () = self.record.cancel.cancelled() => Err(cancelled()),
+            () = tokio::time::sleep(limit) => {
+                Err(Error::new(Code::Timeout, "planning the statement took too long")
+                    .with_hint("Nothing was run. Send it with a longer Sluicegate-Timeout."))
+            }
+            described = session.describe(&request.sql, options) => described,
+        }
+    }
+
+    /// Runs a statement that answers with a count only.
+    ///
+    /// # Errors
+    /// Those of [`Run::execute`], with what is known of the effects.
+    pub(super) async fn write(
+        &self,
+        caller: &Caller,
+        request: &SqlRequest,
+        key: Option<&str>,
+    ) -> Result<Written, Problem> {
+        let ran = async {
+            let answer = self.execute(caller, request, key).await?;
+            let (id, repetition) = (Arc::clone(&answer.statement_id), answer.repetition);
+            let mut rows = answer.rows;
+            let mut count = 0;
+            while let Some(batch) = rows.next().await {
+                count += batch?.num_rows() as u64;
+            }
+            let outcome = self.record.outcome();
+            Ok(Written {
+                statement_id: id,
+                rows: outcome.rows_affected.unwrap_or(count),
+                version: outcome.version,
+                repetition,
+            })
+        };
+        match ran.await {
+            Ok(written) => {
+                self.succeed(None);
+                Ok(written)
+            }
+            Err(error) => Err(self.fail(error)),
+        }
     }
 
     /// Runs the statement; its effects are committed when this returns.
@@ -129,13 +270,7 @@ impl Run {
     ) -> Result<Answer> {
         let core = Arc::clone(&self.app.core);
         let session = Session::new(core, &caller.actor, caller.access);
-        let options = ExecuteOptions {
-            statement_id: Some(Arc::clone(&self.record.id)),
-            parameters: request.parameters.clone(),
-            idempotency_key: key.map(Into::into),
-            timeout: request.timeout,
-            tables: request.tables.clone(),
-        };
+        let options = self.options(request, key);
         let reply = tokio::select! {
             () = self.record.cancel.cancelled() => return Err(cancelled()),
             reply = session.execute_with(&request.sql, options) => reply?,
@@ -176,8 +311,12 @@ impl Run {
     ///
     /// # Errors
     /// Those of the query; `SG5004 too-large`, `SG5001 too-many-rows`, `SG4010 cancelled`.
-    pub(super) async fn collect(&self, answer: Answer, rows_max: Option<u64>) -> Result<Kept> {
-        let bytes_max = self.app.limits().server_result_bytes_max;
+    pub(super) async fn collect(
+        &self,
+        answer: Answer,
+        rows_max: Option<u64>,
+        bytes_max: usize,
+    ) -> Result<Kept> {
         let mut rows = answer.rows;
         let (mut batches, mut bytes, mut count) = (Vec::new(), 0, 0);
         loop {

@@ -7,6 +7,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use futures::StreamExt;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Result};
@@ -24,18 +25,27 @@ use crate::server::statements::{Record, StatementState, expired};
 /// What a handler answers.
 pub(super) type Handled = Result<Response, Problem>;
 
-fn query_of(raw: Option<&str>) -> Result<Query> {
+/// The part of an address behind `?`.
+///
+/// # Errors
+/// `SG4003 bad-request`, which says that these are `known`.
+pub(super) fn query_of<T: DeserializeOwned>(raw: Option<&str>, known: &str) -> Result<T> {
     let uri = format!("/?{}", raw.unwrap_or_default());
     let uri: Uri = uri.parse().map_err(|error| {
         Error::new(Code::BadRequest, "the address is no URI").with_source(error)
     })?;
     let query = axum::extract::Query::try_from_uri(&uri);
     query.map(|query| query.0).map_err(|error| {
-        Error::new(Code::BadRequest, "the address has a part that is not known")
-            .with_detail(format!("{error}."))
-            .with_hint("Known are q, params, format and integers.")
+        Error::new(
+            Code::BadRequest,
+            "the address has not the parts that are known",
+        )
+        .with_detail(format!("{error}."))
+        .with_hint(format!("Known are {known}."))
     })
 }
+
+const KNOWN: &str = "q, params, format and integers";
 
 fn output(headers: &HeaderMap, query: &Query) -> Result<Output> {
     let accept = headers.get(header::ACCEPT);
@@ -51,7 +61,7 @@ pub(super) async fn post(
     body: Body,
 ) -> Handled {
     let caller = caller(&app, &headers).await?;
-    let query = query_of(raw.as_deref())?;
+    let query: Query = query_of(raw.as_deref(), KNOWN)?;
     let output = output(&headers, &query)?;
     let request = read(&headers, body, app.intake()).await?;
     let caller = match read_only(&headers)? {
@@ -68,7 +78,7 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Handled {
     let caller = caller(&app, &headers).await?;
-    let query = query_of(raw.as_deref())?;
+    let query: Query = query_of(raw.as_deref(), KNOWN)?;
     let output = output(&headers, &query)?;
     let request = of_query(&headers, &query)?;
     if check(&request.sql)?.get == GetAllowed::No {
@@ -107,7 +117,10 @@ async fn run(
             app.tasks.spawn(async move {
                 let answer = run.execute(&caller, &request, key.as_deref()).await;
                 let kept = match answer {
-                    Ok(answer) => run.collect(answer, request.rows_max).await,
+                    Ok(answer) => {
+                        let bytes_max = run.app.limits().server_result_bytes_max;
+                        run.collect(answer, request.rows_max, bytes_max).await
+                    }
                     Err(error) => Err(error),
                 };
                 match kept {
@@ -124,7 +137,7 @@ async fn run(
 }
 
 /// Runs a statement and sends its rows as they are found.
-async fn wait_for(
+pub(super) async fn wait_for(
     run: Run,
     caller: &Caller,
     request: SqlRequest,
@@ -136,11 +149,12 @@ async fn wait_for(
         Err(error) => return Err(run.fail(error)),
     };
     // The rows of a change are in memory; they are kept for whoever repeats the request.
+    let bytes_max = run.app.limits().server_result_bytes_max;
     let keeps = key.is_some() && run.record.kind.changes();
     let mut kept = None;
     if keeps && answer.repetition == Repetition::No {
         let (id, schema) = (Arc::clone(&answer.statement_id), Arc::clone(&answer.schema));
-        match run.collect(answer, None).await {
+        match run.collect(answer, None, usize::MAX).await {
             Ok(rows) => {
                 answer = Answer {
                     schema,
@@ -148,7 +162,7 @@ async fn wait_for(
                     repetition: Repetition::No,
                     statement_id: id,
                 };
-                kept = Some(rows);
+                kept = Some(rows).filter(|rows| rows.bytes <= bytes_max);
             }
             Err(error) => return Err(run.fail(error)),
         }
@@ -204,7 +218,7 @@ fn describe(headers: &mut HeaderMap, record: &Record, id: &str, output: Output) 
     }
 }
 
-fn repeat(headers: &mut HeaderMap, repetition: Repetition) {
+pub(super) fn repeat(headers: &mut HeaderMap, repetition: Repetition) {
     let what = match repetition {
         Repetition::No => return,
         Repetition::Rows => "rows",
@@ -214,7 +228,7 @@ fn repeat(headers: &mut HeaderMap, repetition: Repetition) {
     put(headers, "sluicegate-replayed", what);
 }
 
-fn json_answer(status: StatusCode, value: &Value) -> Response {
+pub(super) fn json_answer(status: StatusCode, value: &Value) -> Response {
     let mut response = Response::new(Body::from(format!("{value}\n")));
     *response.status_mut() = status;
     put(response.headers_mut(), "content-type", "application/json");
@@ -284,7 +298,7 @@ pub(super) async fn result(
     headers: HeaderMap,
 ) -> Handled {
     let caller = caller(&app, &headers).await?;
-    let output = output(&headers, &query_of(raw.as_deref())?)?;
+    let output = output(&headers, &query_of(raw.as_deref(), KNOWN)?)?;
     let record = app.registry.get(&id, &caller.actor)?;
     result_of(&app, &record, output)
 }
@@ -297,6 +311,6 @@ pub(super) async fn cancel(
 ) -> Handled {
     let caller = caller(&app, &headers).await?;
     let record = app.registry.get(&id, &caller.actor)?;
-    record.cancel.cancel();
+    app.registry.cancel(&record);
     Ok(json_answer(StatusCode::ACCEPTED, &record.json()))
 }

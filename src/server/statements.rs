@@ -93,8 +93,14 @@ impl Record {
         self.progress.lock().state
     }
 
-    pub(super) fn begin(&self) {
-        self.progress.lock().state = StatementState::Running;
+    /// Lets a planned statement run; whether it had not run before.
+    pub(super) fn begin(&self) -> bool {
+        let mut progress = self.progress.lock();
+        let planned = progress.state == StatementState::Planned;
+        if planned {
+            progress.state = StatementState::Running;
+        }
+        planned
     }
 
     /// Notes what is known before the last row was sent.
@@ -155,6 +161,8 @@ pub(super) struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     records: HashMap<Arc<str>, Arc<Record>>,
+    /// Those that were planned for a ticket, the oldest first, whatever became of them.
+    planned: VecDeque<(Timestamp, Arc<Record>)>,
     /// Ended ones, the oldest first.
     ended: VecDeque<(Timestamp, Arc<Record>)>,
     /// Those whose records are gone, with their owners, the oldest first.
@@ -170,6 +178,16 @@ impl Inner {
     }
 
     fn expire(&mut self, now: Timestamp, limits: &Limits) {
+        while let Some((at, record)) = self.planned.front() {
+            let old = now.since(*at) > limits.server_ticket_keep;
+            if !old && self.planned.len() <= limits.server_records_max {
+                break;
+            }
+            if record.state() == StatementState::Planned {
+                self.records.remove(&record.id);
+            }
+            self.planned.pop_front();
+        }
         while let Some((at, record)) = self.ended.front() {
             let old = now.since(*at) > limits.server_keep;
             if !old && self.ended.len() <= limits.server_records_max {
@@ -238,6 +256,27 @@ impl Registry {
         record
     }
 
+    /// Keeps a statement that waits for its ticket to be fetched, as long as a ticket counts.
+    pub(super) fn wait_for_ticket(&self, record: &Arc<Record>) {
+        let now = self.clock.now();
+        let mut inner = self.inner.lock();
+        inner.planned.push_back((now, Arc::clone(record)));
+        inner.expire(now, &self.limits);
+    }
+
+    /// Asks a statement to end. One that never began has ended then.
+    pub(super) fn cancel(&self, record: &Arc<Record>) {
+        record.cancel.cancel();
+        if record.state() == StatementState::Planned {
+            self.end(record, StatementState::Cancelled, None, None);
+        }
+    }
+
+    /// Gives up the rows of a statement.
+    pub(super) fn forget_rows(&self, record: &Record) {
+        self.inner.lock().forget_rows(record);
+    }
+
     /// Ends a statement; what ended before stays as it was.
     pub(super) fn end(
         &self,
@@ -304,8 +343,10 @@ impl Registry {
     pub(super) fn running(&self, actor: &str) -> usize {
         let inner = self.inner.lock();
         let own = inner.records.values();
-        own.filter(|record| record.actor.as_ref() == actor && !record.state().ended())
-            .count()
+        own.filter(|record| {
+            record.actor.as_ref() == actor && record.state() == StatementState::Running
+        })
+        .count()
     }
 }
 

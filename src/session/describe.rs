@@ -1,18 +1,85 @@
 //! What a statement would answer, without running it.
 
 use arrow::array::AsArray;
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::functions_aggregate::expr_fn;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::collect;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::effect_node::constant::constant_calls;
 use crate::session::effect_node::planning::plan_statement;
+use crate::session::gate::Call;
 use crate::session::statement::{Parsed, Statement};
-use crate::session::{Session, parser, query_tree};
+use crate::session::{
+    ExecuteOptions, Session, StatementKind, kind_of, no_columns, parser, query_tree,
+};
+
+/// What a statement would answer.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// What it is.
+    pub kind: StatementKind,
+    /// The columns of its rows; none where only running it tells, as for a procedure.
+    pub schema: Option<SchemaRef>,
+    /// The version at which it was planned.
+    pub version: u64,
+}
 
 impl Session {
+    /// Plans a statement and runs nothing.
+    ///
+    /// # Errors
+    /// Those with which [`Session::execute_with`] refuses it before it runs.
+    pub async fn describe(&self, sql: &str, options: ExecuteOptions) -> Result<Description> {
+        let (task, statement) = self.task(sql, options)?;
+        let running = self.begin(&task).await?;
+        let state = self.over(&running.state, &running.tables);
+        let planned = match &statement {
+            Statement::Query(query) => {
+                Some(plan_statement(&state, query_tree(query.as_ref().clone())).await?)
+            }
+            Statement::Call(function) => match self.gate.call(function)? {
+                Call::Effect(_) => self.plan_inner(&running, &state, statement.clone()).await?,
+                Call::Procedure { .. } => None,
+            },
+            Statement::Effect(_)
+            | Statement::Preview(_)
+            | Statement::Insert { .. }
+            | Statement::Update { .. }
+            | Statement::Delete { .. } => {
+                let plan = self.plan_inner(&running, &state, statement.clone()).await?;
+                Some(plan.ok_or_else(|| Error::bug("a change has no plan"))?)
+            }
+            Statement::Truncate { .. }
+            | Statement::CreateTable { .. }
+            | Statement::CreateView { .. }
+            | Statement::CreateExternalTable { .. }
+            | Statement::CreateTransform(_)
+            | Statement::Drop { .. }
+            | Statement::Explain { .. }
+            | Statement::Set(_)
+            | Statement::Show(_)
+            | Statement::Describe(_)
+            | Statement::Copy(_)
+            | Statement::Prepare(_)
+            | Statement::Execute(_)
+            | Statement::Transaction(_)
+            | Statement::Checkpoint
+            | Statement::Other(_) => None,
+        };
+        let schema = match (planned, kind_of(&statement)) {
+            (_, StatementKind::Dml) => Some(no_columns()),
+            (Some(plan), _) => Some(state.create_physical_plan(&plan).await?.schema()),
+            (None, _) => None,
+        };
+        Ok(Description {
+            kind: task.kind,
+            schema,
+            version: running.state.version.0,
+        })
+    }
+
     /// How many rows of effects a statement would make, without making them; `None` where it has
     /// none.
     ///

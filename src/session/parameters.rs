@@ -48,6 +48,15 @@ impl Parameters {
         }
     }
 
+    /// The JSON of [`Parameters::from_json`].
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::None => serde_json::Value::Null,
+            Self::Positional(values) => serde_json::Value::Array(values.clone()),
+            Self::Named(values) => serde_json::Value::Object(values.clone()),
+        }
+    }
+
     /// The name and value of a placeholder such as `$1` or `$name`.
     fn named(&self, placeholder: &str) -> Option<(String, &serde_json::Value)> {
         let name = placeholder.strip_prefix('$')?;

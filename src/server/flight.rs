@@ -1,0 +1,413 @@
+//! The verbs of Arrow Flight over plain HTTP: `/v1/flight/...`.
+//!
+//! `info` plans a statement and runs nothing; its ticket is run by `stream`. A ticket of a
+//! statement with effects acts once, however often and wherever it is fetched: its id is an
+//! idempotency key of the caller. A query runs again each time. `put` writes an Arrow stream into
+//! a source table, in one commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::Schema;
+use arrow::ipc::writer::IpcWriteOptions;
+use arrow_flight::{IpcMessage, SchemaAsIpc};
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures::StreamExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::error::{Code, Error, Result};
+use crate::server::App;
+use crate::server::auth::{Caller, caller};
+use crate::server::ipc::Upload;
+use crate::server::negotiate::Output;
+use crate::server::problem::Problem;
+use crate::server::request::{
+    Intake, SqlRequest, THROWN_MAX, idempotency_key, limits_of, media_type, read, read_only,
+};
+use crate::server::run::{Run, check, reading};
+use crate::server::sql::{Handled, json_answer, query_of, repeat, wait_for};
+use crate::server::tickets::{Ticket, as_text, of_text};
+use crate::session::bound_table::{BoundTable, INPUT};
+use crate::session::parameters::Parameters;
+use crate::session::{Description, StatementKind};
+use crate::time::Timestamp;
+
+/// An action, and what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    CancelStatement,
+    CloseStatement,
+    HealthCheck,
+}
+
+impl Action {
+    const ALL: &[Self] = &[
+        Self::CancelStatement,
+        Self::CloseStatement,
+        Self::HealthCheck,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::CancelStatement => "cancel_statement",
+            Self::CloseStatement => "close_statement",
+            Self::HealthCheck => "health_check",
+        }
+    }
+
+    fn description(self) -> &'static str {
+        match self {
+            Self::CancelStatement => "Asks the statement \"statement_id\" to end",
+            Self::CloseStatement => "The same, and gives up its rows",
+            Self::HealthCheck => "Whether the store answers",
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfStatement {
+    statement_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PutQuery {
+    table: String,
+    mode: Option<String>,
+}
+
+/// How rows get into a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PutMode {
+    /// A key that is there is an error.
+    Insert,
+    /// It is replaced.
+    Replace,
+}
+
+/// A planned statement and its ticket.
+pub(super) struct Planned {
+    pub id: Arc<str>,
+    pub description: Description,
+    pub ticket: Vec<u8>,
+    pub expires_at: Timestamp,
+}
+
+/// Plans a statement, which runs nothing, and seals its ticket.
+///
+/// # Errors
+/// Those of planning, with the statement's id; `SG4009 too-busy`; `SG4005 unsupported-media` where
+/// tables came with it.
+pub(super) async fn plan(
+    app: &Arc<App>,
+    caller: &Caller,
+    request: &SqlRequest,
+) -> Result<Planned, Problem> {
+    if !request.tables.is_empty() {
+        return Err(
+            Error::new(Code::UnsupportedMedia, "a ticket carries no tables")
+                .with_hint("Send tables and their statement with POST /v1/sql.")
+                .into(),
+        );
+    }
+    let kind = check(&request.sql)?.kind;
+    let run = Run::plan(app, caller, kind, request)?;
+    let description = match run.describe(caller, request).await {
+        Ok(description) => description,
+        Err(error) => return Err(run.fail(error)),
+    };
+    let expires_at = app.now().after(app.limits().server_ticket_keep);
+    let ticket = Ticket {
+        id: run.record.id.to_string(),
+        expires_at: expires_at.0,
+        sql: request.sql.clone(),
+        params: request.parameters.to_json(),
+        row: None,
+        rows_max: request.rows_max,
+        timeout_ms: request
+            .timeout
+            .map(|time| time.as_millis().try_into().unwrap_or(u64::MAX)),
+        read_only: caller.only_reads(),
+    };
+    app.registry.wait_for_ticket(&run.record);
+    Ok(Planned {
+        id: Arc::clone(&run.record.id),
+        description,
+        ticket: ticket.seal(&caller.tickets)?,
+        expires_at,
+    })
+}
+
+/// The statement of a ticket, with the key under which it acts once, ready to run.
+pub(super) struct Fetched {
+    pub run: Run,
+    pub caller: Caller,
+    pub request: SqlRequest,
+    pub key: String,
+}
+
+/// Opens a ticket and begins its statement.
+///
+/// # Errors
+/// Those of [`Ticket::open`]; `SG4010 cancelled`, `SG4009 too-busy`.
+pub(super) fn fetch(app: &Arc<App>, caller: Caller, sealed: &[u8]) -> Result<Fetched> {
+    let ticket = Ticket::open(sealed, &caller.tickets, app.now())?;
+    let request = SqlRequest {
+        parameters: Parameters::from_json(ticket.params)?,
+        rows_max: ticket.rows_max,
+        timeout: ticket.timeout_ms.map(Duration::from_millis),
+        ..SqlRequest::new(ticket.sql)
+    };
+    let caller = match ticket.read_only {
+        true => reading(caller),
+        false => caller,
+    };
+    let kind = check(&request.sql)?.kind;
+    let run = Run::of_ticket(app, &caller, kind, &request, &ticket.id)?;
+    Ok(Fetched {
+        run,
+        caller,
+        request,
+        key: format!("ticket {}", ticket.id),
+    })
+}
+
+/// The schema as the message that Flight clients read.
+///
+/// # Errors
+/// `SG9001 bug`.
+pub(super) fn schema_message(schema: &Schema) -> Result<bytes::Bytes> {
+    let options = IpcWriteOptions::default();
+    let message: Result<IpcMessage, _> = SchemaAsIpc::new(schema, &options).try_into();
+    match message {
+        Ok(message) => Ok(message.0),
+        Err(error) => Err(Error::bug("a schema has no message").with_source(error)),
+    }
+}
+
+/// `POST /v1/flight/info`
+pub(super) async fn info(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Handled {
+    let caller = caller(&app, &headers).await?;
+    let request = read(&headers, body, app.intake()).await?;
+    let caller = match read_only(&headers)? {
+        true => reading(caller),
+        false => caller,
+    };
+    let planned = plan(&app, &caller, &request).await?;
+    let ticket = as_text(&planned.ticket);
+    let bytes_max = app.limits().server_ticket_bytes_max;
+    if ticket.len() > bytes_max {
+        return Err(Error::new(
+            Code::TooLarge,
+            format!("the ticket of the statement has more than {bytes_max} bytes"),
+        )
+        .with_hint("Send long statements with POST /v1/sql, or over Flight SQL.")
+        .into());
+    }
+    let schema = planned.description.schema.as_deref().map(schema_message);
+    let schema = schema.transpose()?.map(|message| STANDARD.encode(message));
+    let answer = json!({
+        "statement_id": planned.id,
+        "kind": planned.description.kind.name(),
+        "schema": schema,
+        "endpoints": [{
+            "ticket": ticket,
+            "locations": [],
+            "expiration_time": planned.expires_at.to_string(),
+        }],
+        "total_records": -1,
+        "total_bytes": -1,
+        "ordered": true,
+    });
+    Ok(json_answer(StatusCode::OK, &answer))
+}
+
+/// `GET /v1/flight/stream/{ticket}`
+pub(super) async fn stream(
+    State(app): State<Arc<App>>,
+    Path(ticket): Path<String>,
+    headers: HeaderMap,
+) -> Handled {
+    let caller = caller(&app, &headers).await?;
+    let caller = match read_only(&headers)? {
+        true => reading(caller),
+        false => caller,
+    };
+    let Fetched {
+        run,
+        caller,
+        request,
+        key,
+    } = fetch(&app, caller, &of_text(&ticket))?;
+    wait_for(run, &caller, request, Some(&key), Output::ARROW).await
+}
+
+/// `POST /v1/flight/put?table=&mode=`
+pub(super) async fn put(
+    State(app): State<Arc<App>>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Handled {
+    let caller = caller(&app, &headers).await?;
+    let query: PutQuery = query_of(raw.as_deref(), "table and mode")?;
+    let mode = put_mode(query.mode.as_deref())?;
+    let media = media_type(&headers)?;
+    let arrow = [
+        "application/vnd.apache.arrow.stream",
+        "application/octet-stream",
+    ];
+    if !arrow.iter().any(|known| media.eq_ignore_ascii_case(known)) {
+        return Err(Error::new(
+            Code::UnsupportedMedia,
+            format!("rows of type \"{media}\" are not read here"),
+        )
+        .with_hint("Send an Arrow IPC stream as application/vnd.apache.arrow.stream.")
+        .into());
+    }
+    let caller = match read_only(&headers)? {
+        true => reading(caller),
+        false => caller,
+    };
+    let mut request = rows_of_body(body, app.intake(), &query.table, mode).await?;
+    limits_of(&mut request, &headers)?;
+    let key = idempotency_key(&headers)?.map(str::to_owned);
+    let run = Run::begin(&app, &caller, StatementKind::Dml, &request)?;
+    let written = run.write(&caller, &request, key.as_deref()).await?;
+    let mut response = json_answer(
+        StatusCode::OK,
+        &json!({
+            "statement_id": written.statement_id,
+            "rows_affected": written.rows,
+            "version": written.version,
+        }),
+    );
+    repeat(response.headers_mut(), written.repetition);
+    Ok(response)
+}
+
+fn put_mode(name: Option<&str>) -> Result<PutMode> {
+    match name {
+        None | Some("insert") => Ok(PutMode::Insert),
+        Some("replace") => Ok(PutMode::Replace),
+        Some(other) => Err(Error::new(
+            Code::BadRequest,
+            format!("mode \"{other}\" is neither insert nor replace"),
+        )
+        .with_hint("insert refuses keys that are there; replace replaces their rows.")),
+    }
+}
+
+async fn rows_of_body(
+    body: Body,
+    intake: Intake<'_>,
+    table: &str,
+    mode: PutMode,
+) -> Result<SqlRequest> {
+    let allowance = intake.allowance();
+    let mut upload = Upload::new(allowance.clone(), intake.rows_max);
+    let mut pieces = body.into_data_stream();
+    let mut refused = None;
+    let mut thrown = 0;
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| {
+            Error::new(Code::BadRequest, "the body ended early").with_source(error)
+        })?;
+        if refused.is_none() {
+            refused = allowance
+                .take(piece.len())
+                .and_then(|()| upload.write(&piece))
+                .err();
+            continue;
+        }
+        // A client that still writes would see a broken pipe and not the answer.
+        thrown += piece.len();
+        if thrown > THROWN_MAX {
+            break;
+        }
+    }
+    if let Some(error) = refused {
+        return Err(error);
+    }
+    let rows = upload.finish()?;
+    let input = BoundTable::input(&rows.schema, &rows.batches, rows.digest)?;
+    Ok(SqlRequest {
+        tables: vec![input],
+        allowance: Some(allowance),
+        ..SqlRequest::new(put_sql(table, mode, &rows.schema))
+    })
+}
+
+/// The statement that puts all columns of the rows into a table.
+pub(super) fn put_sql(table: &str, mode: PutMode, schema: &Schema) -> String {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let columns: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| quoted(field.name()))
+        .collect();
+    let columns = columns.join(", ");
+    let verb = match mode {
+        PutMode::Insert => "INSERT",
+        PutMode::Replace => "REPLACE",
+    };
+    format!(
+        "{verb} INTO {} ({columns}) SELECT {columns} FROM {}",
+        quoted(table),
+        quoted(INPUT)
+    )
+}
+
+/// `GET /v1/flight/actions`
+pub(super) async fn actions(State(app): State<Arc<App>>, headers: HeaderMap) -> Handled {
+    caller(&app, &headers).await?;
+    let all: Vec<Value> = Action::ALL
+        .iter()
+        .map(|action| json!({"type": action.name(), "description": action.description()}))
+        .collect();
+    Ok(json_answer(StatusCode::OK, &json!({ "actions": all })))
+}
+
+/// `POST /v1/flight/action/{type}`
+pub(super) async fn action(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Handled {
+    let caller = caller(&app, &headers).await?;
+    let known = Action::ALL.iter().find(|action| action.name() == name);
+    let Some(known) = known else {
+        return Err(Error::new(
+            Code::UnknownObject,
+            format!("action \"{name}\" does not exist"),
+        )
+        .with_hint("GET /v1/flight/actions lists them.")
+        .into());
+    };
+    if *known == Action::HealthCheck {
+        app.core.ledger.snapshot().await?;
+        return Ok(json_answer(StatusCode::OK, &json!({"status": "ready"})));
+    }
+    let bytes_max = app.limits().server_body_bytes_max;
+    let body = axum::body::to_bytes(body, bytes_max).await;
+    let of = body
+        .ok()
+        .and_then(|body| serde_json::from_slice::<OfStatement>(&body).ok());
+    let of = of.ok_or_else(|| {
+        Error::new(Code::BadRequest, "the action has no statement")
+            .with_hint("Send {\"statement_id\": \"...\"}.")
+    })?;
+    let record = app.registry.get(&of.statement_id, &caller.actor)?;
+    app.registry.cancel(&record);
+    if *known == Action::CloseStatement {
+        app.registry.forget_rows(&record);
+    }
+    Ok(json_answer(StatusCode::OK, &record.json()))
+}
