@@ -70,6 +70,9 @@ pub struct Limits {
     /// Bytes of the tables that come with one request, as sent and as decoded. Chosen: some
     /// million rows of a data frame.
     pub server_upload_bytes_max: usize,
+    /// Bytes of one gRPC message, which is in memory before it can be counted. Chosen: a data
+    /// frame that a client sends as one batch.
+    pub server_message_bytes_max: usize,
     /// Bytes of the tables that all requests of a server hold at once.
     pub server_uploads_bytes_max: usize,
     /// Records of ended statements that a server keeps.
@@ -120,6 +123,7 @@ impl Default for Limits {
             server_background_max: 16,
             server_body_bytes_max: 16 << 20,
             server_upload_bytes_max: 256 << 20,
+            server_message_bytes_max: 64 << 20,
             server_uploads_bytes_max: 1 << 30,
             server_records_max: 10_000,
             server_result_bytes_max: 64 << 20,

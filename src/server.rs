@@ -47,6 +47,7 @@ mod allowance;
 mod auth;
 mod exact;
 mod flight;
+mod flight_sql;
 mod ipc;
 mod metrics;
 mod multipart;
@@ -224,8 +225,9 @@ pub async fn serve(
         .and(NotForContentType::new("application/problem+json"));
     let router = routes::router()
         .layer(CompressionLayer::new().compress_when(compressed))
-        .layer(from_fn_with_state(Arc::clone(&app), log))
-        .with_state(Arc::clone(&app));
+        .with_state(Arc::clone(&app))
+        .merge(flight_sql::router(&app))
+        .layer(from_fn_with_state(Arc::clone(&app), log));
     let mut asked = stop.clone();
     let told = async move {
         // A sender that is gone asks for the end as well.

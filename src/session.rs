@@ -69,7 +69,7 @@ use crate::session::statement::{Parsed, Statement};
 use crate::session::write::plan_write;
 use crate::tables::columns::ints;
 
-pub use describe::Description;
+pub use describe::{Description, Prepared};
 pub use gate::Access;
 pub use names::{FunctionKind, FunctionName, Names, TableName};
 pub use script::{ScriptStatement, split_statements};

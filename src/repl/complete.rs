@@ -266,6 +266,8 @@ mod tests {
                 .iter()
                 .map(|c| ((*c).to_owned(), "Utf8".to_owned()))
                 .collect(),
+            schema: None,
+            key: None,
         };
         Known {
             names: Names {

@@ -31,7 +31,7 @@ use crate::server::request::{
 };
 use crate::server::run::{Run, check, reading};
 use crate::server::sql::{Handled, json_answer, query_of, repeat, wait_for};
-use crate::server::tickets::{Ticket, as_text, of_text};
+use crate::server::tickets::{Ticket, as_text, of_text, row_text};
 use crate::session::bound_table::{BoundTable, INPUT};
 use crate::session::parameters::Parameters;
 use crate::session::{Description, StatementKind};
@@ -128,7 +128,10 @@ pub(super) async fn plan(
         expires_at: expires_at.0,
         sql: request.sql.clone(),
         params: request.parameters.to_json(),
-        row: None,
+        row: match &request.parameters {
+            Parameters::Row(row) => Some(row_text(row)?),
+            Parameters::None | Parameters::Positional(_) | Parameters::Named(_) => None,
+        },
         rows_max: request.rows_max,
         timeout_ms: request
             .timeout
@@ -159,7 +162,7 @@ pub(super) struct Fetched {
 pub(super) fn fetch(app: &Arc<App>, caller: Caller, sealed: &[u8]) -> Result<Fetched> {
     let ticket = Ticket::open(sealed, &caller.tickets, app.now())?;
     let request = SqlRequest {
-        parameters: Parameters::from_json(ticket.params)?,
+        parameters: ticket.parameters()?,
         rows_max: ticket.rows_max,
         timeout: ticket.timeout_ms.map(Duration::from_millis),
         ..SqlRequest::new(ticket.sql)

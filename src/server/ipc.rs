@@ -94,6 +94,18 @@ impl Upload {
         Ok(())
     }
 
+    /// Takes a message as Flight sends it: the flatbuffer and the buffers.
+    ///
+    /// # Errors
+    /// Those of [`Upload::write`].
+    pub(super) fn message(&mut self, header: &[u8], body: &[u8]) -> Result<()> {
+        let length = u32::try_from(header.len()).map_err(|_| bad("a message is too long"))?;
+        self.write(&CONTINUATION)?;
+        self.write(&length.to_le_bytes())?;
+        self.write(header)?;
+        self.write(body)
+    }
+
     /// The bytes of the next message, once they are all here.
     fn next_message(&mut self) -> Result<Option<Bytes>> {
         if self.ended && !self.bytes.is_empty() {

@@ -134,6 +134,21 @@ impl Problem {
         self
     }
 
+    /// The error.
+    pub(super) fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// The statement, where one was begun.
+    pub(super) fn statement_id(&self) -> Option<&str> {
+        self.statement_id.as_deref()
+    }
+
+    /// What is known of its effects.
+    pub(super) fn effects(&self) -> Effects {
+        self.effects
+    }
+
     /// The status of the answer.
     pub(super) fn status(&self) -> StatusCode {
         self.status

@@ -22,7 +22,7 @@ use crate::server::statements::Outcome;
 const PIECES_MAX: usize = 4;
 
 /// Rows that are encoded at once. The rows of an effect may come as one batch of a million.
-const SLICE_ROWS: usize = 8192;
+pub(super) const SLICE_ROWS: usize = 8192;
 
 /// What a writer has written and nobody has taken yet.
 #[derive(Debug, Clone, Default)]

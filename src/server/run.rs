@@ -95,7 +95,11 @@ pub(super) fn check(sql: &str) -> Result<Checked> {
     })
 }
 
-fn place(app: &App) -> Result<OwnedSemaphorePermit> {
+/// A place among the statements that run.
+///
+/// # Errors
+/// `SG4009 too-busy`.
+pub(super) fn place(app: &App) -> Result<OwnedSemaphorePermit> {
     Arc::clone(&app.places).try_acquire_owned().map_err(|_| {
         Error::new(
             Code::TooBusy,
@@ -305,6 +309,34 @@ impl Run {
             }
         }
         Ok(answer)
+    }
+
+    /// The same. The rows of a change that has a key are in memory; they are to be kept for
+    /// whoever repeats it, where they are not too many.
+    ///
+    /// # Errors
+    /// Those of [`Run::execute`].
+    pub(super) async fn act(
+        &self,
+        caller: &Caller,
+        request: &SqlRequest,
+        key: Option<&str>,
+    ) -> Result<(Answer, Option<Kept>)> {
+        let answer = self.execute(caller, request, key).await?;
+        let keeps = key.is_some() && self.record.kind.changes();
+        if !keeps || answer.repetition != Repetition::No {
+            return Ok((answer, None));
+        }
+        let (statement_id, schema) = (Arc::clone(&answer.statement_id), Arc::clone(&answer.schema));
+        let rows = self.collect(answer, None, usize::MAX).await?;
+        let answer = Answer {
+            schema,
+            rows: stored(&rows),
+            repetition: Repetition::No,
+            statement_id,
+        };
+        let bytes_max = self.app.limits().server_result_bytes_max;
+        Ok((answer, Some(rows).filter(|rows| rows.bytes <= bytes_max)))
     }
 
     /// Reads all rows, to be kept.

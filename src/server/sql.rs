@@ -19,7 +19,7 @@ use crate::server::request::{
     Patience, Query, SqlRequest, idempotency_key, of_query, patience, read, read_only,
 };
 use crate::server::rows::{Encoder, body};
-use crate::server::run::{Answer, GetAllowed, Repetition, Run, check, check_rows, reading, stored};
+use crate::server::run::{GetAllowed, Repetition, Run, check, check_rows, reading, stored};
 use crate::server::statements::{Record, StatementState, expired};
 
 /// What a handler answers.
@@ -144,29 +144,10 @@ pub(super) async fn wait_for(
     key: Option<&str>,
     output: Output,
 ) -> Handled {
-    let mut answer = match run.execute(caller, &request, key).await {
-        Ok(answer) => answer,
+    let (mut answer, kept) = match run.act(caller, &request, key).await {
+        Ok(acted) => acted,
         Err(error) => return Err(run.fail(error)),
     };
-    // The rows of a change are in memory; they are kept for whoever repeats the request.
-    let bytes_max = run.app.limits().server_result_bytes_max;
-    let keeps = key.is_some() && run.record.kind.changes();
-    let mut kept = None;
-    if keeps && answer.repetition == Repetition::No {
-        let (id, schema) = (Arc::clone(&answer.statement_id), Arc::clone(&answer.schema));
-        match run.collect(answer, None, usize::MAX).await {
-            Ok(rows) => {
-                answer = Answer {
-                    schema,
-                    rows: stored(&rows),
-                    repetition: Repetition::No,
-                    statement_id: id,
-                };
-                kept = Some(rows).filter(|rows| rows.bytes <= bytes_max);
-            }
-            Err(error) => return Err(run.fail(error)),
-        }
-    }
     let encoder = match Encoder::try_new(&answer.schema, output, request.rows_max) {
         Ok(encoder) => encoder,
         Err(error) => return Err(run.fail(error)),

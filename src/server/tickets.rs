@@ -8,6 +8,9 @@
 //!
 //! How often a ticket is fetched does not matter: its id is an idempotency key.
 
+use arrow::array::RecordBatch;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::RngExt;
@@ -17,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 use crate::server::statements::expired;
+use crate::session::parameters::Parameters;
 use crate::time::Timestamp;
 
 /// What the key is for, and the form of what it seals.
@@ -32,8 +36,41 @@ impl std::fmt::Debug for TicketKey {
     }
 }
 
+/// A prepared statement in the hands of its client, sealed in the same way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Handle {
+    pub prepared: String,
+    /// The parameters that were bound, as [`row_text`] writes them.
+    pub row: Option<String>,
+}
+
+/// The first row of a batch as an Arrow stream, in base64.
+///
+/// # Errors
+/// `SG9001 bug`.
+pub(super) fn row_text(batch: &RecordBatch) -> Result<String> {
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
+    writer.write(&batch.slice(0, 1))?;
+    Ok(URL_SAFE_NO_PAD.encode(writer.into_inner()?))
+}
+
+/// The parameters that [`row_text`] wrote.
+///
+/// # Errors
+/// `SG9001 bug`: it was sealed by us.
+pub(super) fn row_of_text(text: &str) -> Result<Parameters> {
+    let stream = of_text(text);
+    let mut reader = StreamReader::try_new(stream.as_slice(), None)?;
+    match reader.next() {
+        Some(batch) => Ok(Parameters::Row(batch?)),
+        None => Err(Error::bug("sealed parameters have no row")),
+    }
+}
+
 /// What a ticket holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Ticket {
     /// The statement that was planned.
     pub id: String,
@@ -105,6 +142,17 @@ impl TicketKey {
 }
 
 impl Ticket {
+    /// The parameters of its statement.
+    ///
+    /// # Errors
+    /// `SG9001 bug`.
+    pub(super) fn parameters(&self) -> Result<Parameters> {
+        match &self.row {
+            Some(row) => row_of_text(row),
+            None => Parameters::from_json(self.params.clone()),
+        }
+    }
+
     /// The ticket as its client gets it.
     ///
     /// # Errors

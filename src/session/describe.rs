@@ -1,15 +1,18 @@
 //! What a statement would answer, without running it.
 
+use std::collections::HashMap;
+
 use arrow::array::AsArray;
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::functions_aggregate::expr_fn;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::collect;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::session::effect_node::constant::constant_calls;
 use crate::session::effect_node::planning::plan_statement;
 use crate::session::gate::Call;
+use crate::session::parameters::placeholders;
 use crate::session::statement::{Parsed, Statement};
 use crate::session::{
     ExecuteOptions, Session, StatementKind, kind_of, no_columns, parser, query_tree,
@@ -26,7 +29,55 @@ pub struct Description {
     pub version: u64,
 }
 
+/// What is known of a statement before its parameters are.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The columns of its rows; none where only its parameters or running it tell.
+    pub schema: Option<SchemaRef>,
+    /// Its parameters: `$1`, or the name of one, with the type that it is used as; that of NULL
+    /// where any will do.
+    pub parameters: Schema,
+}
+
 impl Session {
+    /// Plans a statement without its parameters, and runs nothing.
+    ///
+    /// # Errors
+    /// Those with which [`Session::describe`] refuses it, whatever its parameters.
+    pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
+        let Parsed { mut statement, .. } = parser::parse(sql)?;
+        let names = placeholders(&mut statement)?;
+        if names.is_empty() {
+            let described = self.describe(sql, ExecuteOptions::default()).await?;
+            return Ok(Prepared {
+                schema: described.schema,
+                parameters: Schema::empty(),
+            });
+        }
+        self.gate.check(&statement)?;
+        let types = match statement {
+            Statement::Query(query) => {
+                let state = self.over(&self.ledger().snapshot().await?, &[]);
+                match plan_statement(&state, query_tree(*query)).await {
+                    Ok(plan) => plan.get_parameter_types().unwrap_or_default(),
+                    Err(error) if error.code() == Code::UnknownObject => return Err(error),
+                    // The types of its parameters may make a plan of it.
+                    Err(_) => HashMap::new(),
+                }
+            }
+            _ => HashMap::new(),
+        };
+        let field = |name: &String| {
+            let name = format!("${name}");
+            let known = types.get(&name).cloned().flatten();
+            Field::new(name, known.unwrap_or(DataType::Null), true)
+        };
+        Ok(Prepared {
+            schema: None,
+            parameters: Schema::new(names.iter().map(field).collect::<Vec<_>>()),
+        })
+    }
+
     /// Plans a statement and runs nothing.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The names that a session knows, for completion, `\d` and `\df`.
 
+use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::execution::SessionState;
 
 use crate::error::Result;
@@ -18,6 +19,10 @@ pub struct TableName {
     pub kind: String,
     /// Names and types of its columns.
     pub columns: Vec<(String, String)>,
+    /// The same as a schema; none for a view that cannot be planned.
+    pub schema: Option<SchemaRef>,
+    /// The column that is its primary key, of a source table.
+    pub key: Option<String>,
 }
 
 /// What a function is.
@@ -61,19 +66,18 @@ pub(super) async fn names(session: &SessionState, state: &State, gate: &Gate) ->
         for name in schema.table_names() {
             // A view whose table was dropped is listed all the same, without columns.
             let table = schema.table(&name).await.ok().flatten();
-            let columns = table.map(|table| {
-                let column = |field: &std::sync::Arc<arrow::datatypes::Field>| {
-                    (field.name().clone(), field.data_type().to_string())
-                };
-                table.schema().fields().iter().map(column).collect()
-            });
+            let schema = table.map(|table| table.schema());
+            let column = |field: &FieldRef| (field.name().clone(), field.data_type().to_string());
+            let fields = schema.iter().flat_map(|schema| schema.fields().iter());
             names.tables.push(TableName {
                 kind: state
                     .name_in_use(&name)
                     .unwrap_or_else(|| system_kind(&name))
                     .to_owned(),
+                columns: fields.map(column).collect(),
+                key: state.table(&name).map(|table| table.def.key.clone()),
+                schema,
                 name,
-                columns: columns.unwrap_or_default(),
             });
         }
     }
