@@ -67,6 +67,11 @@ pub struct Limits {
     pub server_background_max: usize,
     /// Bytes of the body of one request. Chosen: an INSERT of some ten thousand rows.
     pub server_body_bytes_max: usize,
+    /// Bytes of one file that a worker reads or writes through a server. Chosen: far more than a
+    /// source document has. Only pieces of it are in memory.
+    pub server_file_bytes_max: u64,
+    /// Bytes of all files that one attempt stores through a server.
+    pub server_attempt_bytes_max: u64,
     /// Records of ended statements that a server keeps.
     pub server_records_max: usize,
     /// Bytes of rows that a server keeps of one ended statement.
@@ -109,6 +114,8 @@ impl Default for Limits {
             server_statements_max: 64,
             server_background_max: 16,
             server_body_bytes_max: 16 << 20,
+            server_file_bytes_max: 4 << 30,
+            server_attempt_bytes_max: 16 << 30,
             server_records_max: 10_000,
             server_result_bytes_max: 64 << 20,
             server_results_bytes_max: 512 << 20,

@@ -29,6 +29,7 @@
 
 mod auth;
 mod exact;
+mod jobs;
 mod metrics;
 mod negotiate;
 mod problem;

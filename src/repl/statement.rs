@@ -294,6 +294,7 @@ const EFFECTS: &[(&str, &str)] = &[
     ("heartbeat", "renew the leases of"),
     ("complete_job", "complete jobs in"),
     ("fail_job", "fail jobs in"),
+    ("hand_back_job", "hand back jobs in"),
 ];
 
 fn question(sql: &str, rows: u64) -> String {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Code, Error};
@@ -12,7 +12,7 @@ use crate::format::Format;
 use crate::server::App;
 use crate::server::negotiate::content_type;
 use crate::server::problem::Problem;
-use crate::server::{metrics, sql};
+use crate::server::{jobs, metrics, sql};
 
 /// What an address does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,9 @@ enum Does {
     GetStatement,
     GetResult,
     CancelStatement,
+    GetSource,
+    PutOutput,
+    PutLog,
     Live,
     Ready,
     Metrics,
@@ -73,6 +76,24 @@ const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/v1/statements/{id}/result",
         summary: "The rows of a statement that was sent with Prefer",
+    },
+    Operation {
+        does: Does::GetSource,
+        method: "get",
+        path: "/v1/jobs/{id}/source",
+        summary: "The document of a running job's source, for the worker that holds it",
+    },
+    Operation {
+        does: Does::PutOutput,
+        method: "put",
+        path: "/v1/jobs/{id}/output",
+        summary: "Stores a file that a running attempt wrote",
+    },
+    Operation {
+        does: Does::PutLog,
+        method: "put",
+        path: "/v1/jobs/{id}/log",
+        summary: "Stores what a running attempt printed",
     },
     Operation {
         does: Does::Live,
@@ -129,6 +150,9 @@ fn handler(does: Does) -> MethodRouter<Arc<App>> {
         Does::GetStatement => get(sql::show),
         Does::GetResult => get(sql::result),
         Does::CancelStatement => delete(sql::cancel),
+        Does::GetSource => get(jobs::source),
+        Does::PutOutput => put(jobs::put_output),
+        Does::PutLog => put(jobs::put_log),
         Does::Live => get(metrics::live),
         Does::Ready => get(metrics::ready),
         Does::Metrics => get(metrics::metrics),
@@ -208,6 +232,27 @@ fn described(operation: &Operation) -> Value {
             (output, None, sql_answers(), None)
         }
         Does::CancelStatement => (vec![id], None, json!({"202": ok(one)}), None),
+        Does::GetSource => {
+            let file = ok(json!({"application/octet-stream": {}}));
+            (of_job(), None, json!({"200": file}), None)
+        }
+        Does::PutOutput => {
+            let mut parameters = of_job();
+            parameters.push(needed("path", "query", "Its path in the attempt's folder"));
+            let text = json!({"type": "string"});
+            let stored = json!({"type": "object", "properties": {"uri": text, "folder": text}});
+            let stored = json!({"application/json": {"schema": stored}});
+            (
+                parameters,
+                Some(file_body()),
+                json!({"200": ok(stored)}),
+                None,
+            )
+        }
+        Does::PutLog => {
+            let done = json!({"204": {"description": "Done"}});
+            (of_job(), Some(file_body()), done, None)
+        }
         Does::Live | Does::Ready => (vec![], None, json!({"200": text()}), Some(open)),
         Does::Metrics => (vec![], None, json!({"200": text()}), None),
         Does::OpenApi => {
@@ -240,6 +285,24 @@ fn named(name: &str, place: &str, text: &str) -> Value {
         "description": text,
         "schema": {"type": "string"},
     })
+}
+
+/// A parameter without which the request is refused.
+fn needed(name: &str, place: &str, text: &str) -> Value {
+    let mut parameter = named(name, place, text);
+    parameter["required"] = json!(true);
+    parameter
+}
+
+fn of_job() -> Vec<Value> {
+    vec![
+        named("id", "path", "The job"),
+        needed("token", "query", "The fencing token of its attempt"),
+    ]
+}
+
+fn file_body() -> Value {
+    json!({"required": true, "content": {"application/octet-stream": {}}})
 }
 
 fn request_headers() -> Vec<Value> {
@@ -296,6 +359,8 @@ fn sql_answers() -> Value {
             "Sluicegate-Statement-Kind": header(KINDS),
             "Sluicegate-Version": header("The version that was read or committed"),
             "Sluicegate-Rows-Affected": header("Rows that were written or removed"),
+            "Sluicegate-Summary": header("How often each effect ended in which way, as JSON"),
+            "Sluicegate-Notes": header("What to know beside the rows, as JSON"),
             "Idempotency-Replayed": header("?1 for the outcome of an earlier request"),
             "Sluicegate-Replayed": header("rows, or summary where the rows are gone"),
         }},
@@ -311,6 +376,7 @@ fn problem_schema() -> Value {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
+        "message": {"type": "string"},
         "code": {"type": "string", "enum": codes},
         "sqlstate": {"type": "string"},
         "statement_id": {"type": ["string", "null"]},
@@ -333,6 +399,7 @@ fn statement_schema() -> Value {
         "rows": {"type": ["integer", "null"]},
         "rows_affected": {"type": ["integer", "null"]},
         "summary": {"type": "array"},
+        "notes": {"type": "array"},
         "error": {"oneOf": [{"$ref": "#/components/schemas/Problem"}, {"type": "null"}]},
         "result": {"type": ["string", "null"]},
     }})
