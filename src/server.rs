@@ -39,6 +39,7 @@ mod rows;
 mod run;
 mod sql;
 mod statements;
+mod tls;
 
 use std::sync::Arc;
 
@@ -75,6 +76,8 @@ pub struct ServeOptions {
     /// What they may do. Of tokens, [`Access::ReadOnly`] makes readers.
     pub access: Access,
 }
+
+pub use tls::Tls;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -158,6 +161,7 @@ pub async fn serve(
     core: Arc<Core>,
     listener: TcpListener,
     options: ServeOptions,
+    tls: Option<Tls>,
     clock: Clock,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
@@ -187,14 +191,21 @@ pub async fn serve(
         // A sender that is gone asks for the end as well.
         let _ = asked.wait_for(|stop| *stop).await;
     };
-    // Else the head and the first rows of a short answer wait for each other's acknowledgement.
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
+    let served = async move {
+        if let Some(tls) = tls {
+            return tls::serve(listener, router, tls, told).await;
         }
-    });
-    let served = axum::serve(listener, router).with_graceful_shutdown(told);
-    let served = async move { served.await };
+        // Else the head and the first rows of a short answer wait for each other's
+        // acknowledgement.
+        let listener = listener.tap_io(|connection| {
+            if let Err(error) = connection.set_nodelay(true) {
+                tracing::debug!(%error, "a connection keeps its delay");
+            }
+        });
+        axum::serve(listener, router)
+            .with_graceful_shutdown(told)
+            .await
+    };
     tokio::pin!(served);
     let late = async {
         let _ = stop.wait_for(|stop| *stop).await;

@@ -13,6 +13,7 @@ pub mod log;
 mod output;
 mod process;
 pub mod queue;
+pub mod remote;
 pub mod run_jobs;
 mod sql;
 

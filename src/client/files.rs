@@ -57,12 +57,7 @@ impl Client {
     /// # Errors
     /// `SG8006 lease-lost`, `SG5004 too-large`; `SG6005 output-failed`: it cannot be read here.
     pub async fn store_output(&self, job: Report, name: &str, from: &Path) -> Result<Stored> {
-        let mut url = url::form_urlencoded::Serializer::new(String::new());
-        let query = url
-            .append_pair("token", &job.token.to_string())
-            .append_pair("path", name)
-            .finish();
-        let path = format!("/v1/jobs/{}/output?{query}", job.job);
+        let path = output_address(job, name);
         let file = File::open(from).await.map_err(|error| local(from, error))?;
         let body = Body::wrap_stream(pieces(file));
         let request = self.request(Method::PUT, &path).timeout(FILE_TIMEOUT);
@@ -86,6 +81,15 @@ impl Client {
         let request = self.request(Method::PUT, &path).timeout(FILE_TIMEOUT);
         self.send(request.body(log)).await.map(drop)
     }
+}
+
+fn output_address(job: Report, name: &str) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    let query = query
+        .append_pair("token", &job.token.to_string())
+        .append_pair("path", name)
+        .finish();
+    format!("/v1/jobs/{}/output?{query}", job.job)
 }
 
 fn pieces(file: File) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send {

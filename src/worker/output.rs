@@ -20,7 +20,7 @@ use crate::worker::queue::{Group, GroupJob};
 const FILES_MAX: usize = 10_000;
 
 /// Bytes of a group's log that each of its jobs keeps a copy of.
-const LOG_COPY_BYTES: usize = 64 << 10;
+pub(super) const LOG_COPY_BYTES: usize = 64 << 10;
 
 /// The folder of an attempt, as a path in the store.
 pub(super) fn folder(group: &Group, job: &GroupJob) -> String {
@@ -125,7 +125,7 @@ async fn durable(root: &Path, files: &[PathBuf]) -> Result<()> {
         .map_err(|error| Error::bug("a file was not synced").with_source(error))?
 }
 
-fn inside(place: &Path, name: &str) -> Result<PathBuf> {
+pub(super) fn inside(place: &Path, name: &str) -> Result<PathBuf> {
     let path = name.strip_prefix("file://").unwrap_or(name);
     let path = place.join(path);
     let outside = || {
@@ -146,7 +146,7 @@ fn inside(place: &Path, name: &str) -> Result<PathBuf> {
         .map_err(|error| outside().with_source(error))
 }
 
-async fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) async fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let folder = folder.to_path_buf();
     let listed = tokio::task::spawn_blocking(move || {
         let mut files = Vec::new();
