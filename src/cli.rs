@@ -4,6 +4,7 @@
 //! 130 cancelled by Ctrl-C. Data goes to standard output, everything else to standard error.
 
 mod serve;
+mod server;
 mod tasks;
 
 use std::io::{self, IsTerminal, Write};
@@ -17,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 use crate::engine::{Access, Engine, EngineOptions};
 use crate::error::{Code, Error, Result};
 use crate::format::Format;
+use crate::repl::connection::Connection;
 use crate::repl::progress;
 use crate::repl::report::{Origin, render};
 use crate::repl::script::{OnError, ScriptEnd, read_script, run_script};
@@ -40,6 +42,9 @@ const DEFAULT_STORE: &str = "./sluicegate-store";
 struct Cli {
     #[command(flatten)]
     store: StoreArgs,
+
+    #[command(flatten)]
+    server: server::ServerArgs,
 
     #[command(flatten)]
     sql: SqlArgs,
@@ -101,7 +106,8 @@ enum Task {
     /// Run a worker: claim groups of jobs, run their transforms, report the outcomes
     ///
     /// Any number of workers, on any number of machines, may share one store. A worker ends on
-    /// Ctrl-C after the groups at hand are reported.
+    /// Ctrl-C after the groups at hand are reported. With --server it needs no store; it then runs
+    /// commands only, and leaves transforms in SQL to workers at the store.
     Work(WorkArgs),
     /// Serve the store over HTTP
     ///
@@ -164,6 +170,11 @@ pub struct WorkArgs {
     /// The name of the worker in jobs and events [default: host and process]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+
+    /// With --server: give commands the uri of a source as it is, for this machine sees the same
+    /// files; otherwise they get a copy that is fetched from the server
+    #[arg(long)]
+    pub direct_inputs: bool,
 }
 
 /// How much is measured, and where.
@@ -229,12 +240,31 @@ fn log_to_stderr() {
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode> {
-    let Cli { store, sql, task } = cli;
+    let Cli {
+        store,
+        server,
+        sql,
+        task,
+    } = cli;
+    if let Some(client) = server.client(store.read_only)? {
+        return match task {
+            None => {
+                let scripts = scripts(&sql)?;
+                run_sql(server::session(client).await?, sql, scripts).await
+            }
+            Some(Task::Work(args)) => server::work(client, args).await,
+            Some(_) => Err(
+                Error::new(Code::BadRequest, "--server is for statements and for work")
+                    .with_hint("Run this command where the store is."),
+            ),
+        };
+    }
     match task {
         None => {
             let scripts = scripts(&sql)?;
             let engine = open(&store).await?;
-            let ended = run_sql(&engine, &actor(&store), sql, scripts).await;
+            let session = engine.session(&actor(&store)).with_watcher(progress::bar());
+            let ended = run_sql(session, sql, scripts).await;
             engine.close().await;
             ended
         }
@@ -297,15 +327,13 @@ struct Script {
 }
 
 async fn run_sql(
-    engine: &Engine,
-    actor: &str,
+    connection: impl Into<Connection> + Clone,
     sql: SqlArgs,
     scripts: Vec<Script>,
 ) -> Result<ExitCode> {
-    let session = engine.session(actor).with_watcher(progress::bar());
     let runner = || {
         Runner::new(
-            session.clone(),
+            connection.clone(),
             sql.format,
             interactive().then_some(ask as fn(&str) -> _),
         )

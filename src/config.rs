@@ -75,6 +75,11 @@ pub struct Limits {
     pub server_message_bytes_max: usize,
     /// Bytes of the tables that all requests of a server hold at once.
     pub server_uploads_bytes_max: usize,
+    /// Bytes of one file that a worker reads or writes through a server. Chosen: far more than a
+    /// source document has. Only pieces of it are in memory.
+    pub server_file_bytes_max: u64,
+    /// Bytes of all files that one attempt stores through a server.
+    pub server_attempt_bytes_max: u64,
     /// Records of ended statements that a server keeps.
     pub server_records_max: usize,
     /// Bytes of rows that a server keeps of one ended statement.
@@ -125,6 +130,8 @@ impl Default for Limits {
             server_upload_bytes_max: 256 << 20,
             server_message_bytes_max: 64 << 20,
             server_uploads_bytes_max: 1 << 30,
+            server_file_bytes_max: 4 << 30,
+            server_attempt_bytes_max: 16 << 30,
             server_records_max: 10_000,
             server_result_bytes_max: 64 << 20,
             server_results_bytes_max: 512 << 20,

@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::functions::files::Roots;
 use crate::ledger::store::{Absent, Store, StoreOptions};
 use crate::ledger::{Duty, Ledger};
-use crate::server::{ServeOptions, serve};
+use crate::server::{ServeOptions, Tls, serve};
 use crate::session::Session;
 use crate::session::claim::ClaimJobs;
 use crate::session::core::{Core, Procedure};
@@ -115,7 +115,7 @@ impl Engine {
         work(&self.core, options, stop, watcher).await
     }
 
-    /// Serves the store over HTTP until `stop` turns true. Requests without a token, which a
+    /// Serves the store over HTTP, or over HTTPS with `tls`, until `stop` turns true. Requests without a token, which a
     /// store that never had one allows on this machine, act as `actor`.
     ///
     /// # Errors
@@ -124,6 +124,7 @@ impl Engine {
         &self,
         listener: TcpListener,
         actor: &str,
+        tls: Option<Tls>,
         stop: watch::Receiver<bool>,
     ) -> Result<()> {
         let options = ServeOptions {
@@ -131,7 +132,7 @@ impl Engine {
             access: self.access,
         };
         let core = Arc::clone(&self.core);
-        serve(core, listener, options, self.clock.clone(), stop).await
+        serve(core, listener, options, tls, self.clock.clone(), stop).await
     }
 
     /// Waits, within `Limits::shutdown_wait`, for what goes on in the background: workers that

@@ -5,6 +5,7 @@
 
 pub mod commands;
 mod complete;
+pub mod connection;
 mod highlight;
 pub mod output;
 pub mod progress;
@@ -28,6 +29,7 @@ use reedline::{
 
 use self::commands::Command;
 use self::complete::{Known, SharedNames, SqlCompleter};
+use self::connection::Connection;
 use self::highlight::SqlHighlighter;
 use self::output::Output;
 use self::report::{Origin, render};
@@ -35,7 +37,6 @@ use self::script::{OnError, ScriptEnd, read_script, run_script};
 use self::statement::{Ended, Runner, Timing};
 use crate::error::{Code, Error, Result};
 use crate::format::{Format, unwritable};
-use crate::session::Session;
 use crate::session::script::{Ending, ending, split_statements};
 
 /// Entries that the history file keeps. Chosen: years of use in well under a megabyte.
@@ -208,15 +209,15 @@ impl Repl {
     async fn command(&mut self, line: &str) -> Result<Next> {
         match line.parse::<Command>()? {
             Command::Describe(name) => {
-                let names = self.runner.session.names().await?;
+                let names = self.runner.connection.names().await?;
                 self.runner.show(&commands::columns(&names, &name)?)?;
             }
             Command::Tables => {
-                let names = self.runner.session.names().await?;
+                let names = self.runner.connection.names().await?;
                 self.runner.show(&commands::tables(&names)?)?;
             }
             Command::Functions(pattern) => {
-                let names = self.runner.session.names().await?;
+                let names = self.runner.connection.names().await?;
                 self.runner
                     .show(&commands::functions(&names, pattern.as_deref())?)?;
             }
@@ -290,7 +291,7 @@ impl Repl {
             .unwrap_or_default()
             .to_lowercase();
         if changes.contains(&first.as_str())
-            || self.runner.session.count_effects(&sql).await?.is_some()
+            || self.runner.connection.count_effects(&sql).await?.is_some()
         {
             return Err(Error::new(
                 Code::Unsupported,
@@ -312,11 +313,13 @@ impl Repl {
 
     /// Names are a comfort: where they cannot be had, the prompt works without.
     async fn renew_names(&mut self) {
-        let Ok(names) = self.runner.session.names().await else {
+        let Ok(names) = self.runner.connection.names().await else {
             return;
         };
         let transforms = if names.tables.iter().any(|table| table.name == "transforms") {
-            transforms(&self.runner.session).await.unwrap_or_default()
+            transforms(&self.runner.connection)
+                .await
+                .unwrap_or_default()
         } else {
             Vec::new()
         };
@@ -326,8 +329,8 @@ impl Repl {
 
 const MENU: &str = "completion";
 
-async fn transforms(session: &Session) -> Result<Vec<String>> {
-    let mut reply = session.execute("SELECT * FROM transforms").await?;
+async fn transforms(connection: &Connection) -> Result<Vec<String>> {
+    let mut reply = connection.execute("SELECT * FROM transforms").await?;
     let column = reply
         .schema
         .fields()

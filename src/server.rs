@@ -49,6 +49,7 @@ mod exact;
 mod flight;
 mod flight_sql;
 mod ipc;
+mod jobs;
 mod metrics;
 mod multipart;
 mod negotiate;
@@ -60,6 +61,7 @@ mod run;
 mod sql;
 mod statements;
 mod tickets;
+mod tls;
 
 use std::sync::Arc;
 
@@ -98,6 +100,8 @@ pub struct ServeOptions {
     /// What they may do. Of tokens, [`Access::ReadOnly`] makes readers.
     pub access: Access,
 }
+
+pub use tls::Tls;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -198,6 +202,7 @@ pub async fn serve(
     core: Arc<Core>,
     listener: TcpListener,
     options: ServeOptions,
+    tls: Option<Tls>,
     clock: Clock,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
@@ -233,14 +238,21 @@ pub async fn serve(
         // A sender that is gone asks for the end as well.
         let _ = asked.wait_for(|stop| *stop).await;
     };
-    // Else the head and the first rows of a short answer wait for each other's acknowledgement.
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
+    let served = async move {
+        if let Some(tls) = tls {
+            return tls::serve(listener, router, tls, told).await;
         }
-    });
-    let served = axum::serve(listener, router).with_graceful_shutdown(told);
-    let served = async move { served.await };
+        // Else the head and the first rows of a short answer wait for each other's
+        // acknowledgement.
+        let listener = listener.tap_io(|connection| {
+            if let Err(error) = connection.set_nodelay(true) {
+                tracing::debug!(%error, "a connection keeps its delay");
+            }
+        });
+        axum::serve(listener, router)
+            .with_graceful_shutdown(told)
+            .await
+    };
     tokio::pin!(served);
     let late = async {
         let _ = stop.wait_for(|stop| *stop).await;

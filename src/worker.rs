@@ -8,9 +8,12 @@ mod answer;
 mod assignments;
 pub mod command;
 pub mod group;
+pub mod local;
 pub mod log;
 mod output;
 mod process;
+pub mod queue;
+pub mod remote;
 pub mod run_jobs;
 mod sql;
 
@@ -24,15 +27,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Limits;
-use crate::error::{Code, Error, Result};
-use crate::id::TransformId;
-use crate::model::draft::Draft;
-use crate::model::state::{Dropped, State, Transform};
-use crate::model::transform::TransformKind;
+use crate::error::{Error, Result};
+use crate::model::decide::Outcome;
 use crate::session::core::Core;
 use crate::session::progress::{Progress, Watcher};
-use crate::time::Timestamp;
-use crate::worker::group::{Context, Group, GroupJob, Verdicts};
+use crate::worker::group::Context;
+use crate::worker::local::Local;
+use crate::worker::queue::{Group, Queue, Verdicts};
 
 /// When a worker ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,20 +87,33 @@ pub type Worked = BTreeMap<Arc<str>, Verdicts>;
 pub async fn work(
     core: &Arc<Core>,
     options: WorkOptions,
+    stop: watch::Receiver<bool>,
+    watcher: Watcher,
+) -> Result<Worked> {
+    let queue = Local::new(Arc::clone(core), Arc::clone(&options.name));
+    work_from(Arc::new(queue), options, stop, watcher).await
+}
+
+/// The same, with the jobs of any queue.
+///
+/// # Errors
+/// Those of [`work`].
+pub async fn work_from(
+    queue: Arc<dyn Queue>,
+    options: WorkOptions,
     mut stop: watch::Receiver<bool>,
     watcher: Watcher,
 ) -> Result<Worked> {
+    queue.check(&options.transforms).await?;
     let worker = Worker {
         context: Context {
-            core: Arc::clone(core),
-            worker: Arc::clone(&options.name),
+            queue,
             working_dir: options.working_dir.clone(),
         },
         options,
         worked: Arc::default(),
         watcher,
     };
-    worker.check_names(&*core.ledger.snapshot().await?)?;
     worker.tell();
     worker.run(&mut stop).await?;
     Ok(std::mem::take(&mut *worker.worked.lock()))
@@ -110,6 +124,15 @@ enum Wake {
     GroupEnded(Result<()>),
     Time,
     Stop,
+}
+
+/// What there is to do.
+enum Found {
+    Group(Box<Group>),
+    /// Nothing, to be looked for again after this time.
+    Nothing(Duration),
+    /// Nothing, and nothing will come.
+    Idle,
 }
 
 /// Whether another try may go well.
@@ -167,14 +190,14 @@ impl Worker {
             let room = !over && groups.len() < self.options.parallel;
             let mut pause = trouble.pause(self.limits());
             if room && pause.is_none() {
-                match self.claim(begun).await {
-                    Ok(Some(group)) => {
+                match self.claim_or_pause(begun, groups.is_empty()).await {
+                    Ok(Found::Group(group)) => {
                         begun += 1;
-                        groups.spawn(self.group(group, stop.clone()));
+                        groups.spawn(self.group(*group, stop.clone()));
                         continue;
                     }
-                    Ok(None) if groups.is_empty() && self.idle() => return Ok(()),
-                    Ok(None) => pause = Some(self.pause()),
+                    Ok(Found::Idle) => return Ok(()),
+                    Ok(Found::Nothing(wait)) => pause = Some(wait),
                     Err(error) => {
                         tracing::warn!(%error, "no jobs could be claimed");
                         let hope = match error.retryable() {
@@ -197,7 +220,7 @@ impl Worker {
     }
 
     fn limits(&self) -> &Limits {
-        self.context.core.ledger.limits()
+        self.context.queue.limits()
     }
 
     /// One group, from its claim to its last report.
@@ -208,7 +231,7 @@ impl Worker {
     ) -> impl Future<Output = Result<()>> + Send + 'static {
         let context = self.context.clone();
         // Tracked, for a group that is dropped kills its commands, and the process waits for that.
-        let tracker = self.context.core.background.clone();
+        let tracker = self.context.queue.background().clone();
         let worked = Arc::clone(&self.worked);
         let watcher = self.watcher.clone();
         let wanted = self.options.transforms.clone();
@@ -220,7 +243,7 @@ impl Worker {
                 for (verdict, count) in verdicts {
                     *of_transform.entry(*verdict).or_default() += count;
                 }
-                watcher.tell(progress(&context.core.ledger.seen(), &wanted, &worked));
+                watcher.tell(progress(context.queue.left(&wanted), &worked));
             };
             let ended = group::run(&context, group, stop, &seen).await;
             ended.inspect_err(|error| {
@@ -229,91 +252,29 @@ impl Worker {
         })
     }
 
-    fn check_names(&self, state: &State) -> Result<()> {
-        for name in &self.options.transforms {
-            let transform = state.transform(name).ok_or_else(|| {
-                Error::new(
-                    Code::UnknownTransform,
-                    format!("transform \"{name}\" does not exist"),
-                )
-                .with_hint("SELECT name FROM transforms lists those of this store.")
-            })?;
-            if matches!(transform.def().kind, TransformKind::Outside) {
-                return Err(Error::new(
-                    Code::EffectArgument,
-                    format!("transform \"{name}\" is run by outside workers"),
-                )
-                .with_hint("They get its jobs with CALL claim_jobs(...)."));
-            }
+    /// A group, or how long there is none.
+    async fn claim_or_pause(&self, turn: u64, alone: bool) -> Result<Found> {
+        let (queue, names) = (&self.context.queue, &self.options.transforms);
+        if let Some(group) = queue.claim(names, turn).await? {
+            return Ok(Found::Group(Box::new(group)));
         }
-        Ok(())
-    }
-
-    async fn claim(&self, turn: u64) -> Result<Option<Group>> {
-        let wanted = self.options.transforms.clone();
-        let worker = Arc::clone(&self.options.name);
-        let author = self.context.author();
-        let committed = self.context.core.ledger.commit(author, move |draft| {
-            let mut ids = runnable(draft.state(), &wanted)
-                .map(|transform| transform.id)
-                .collect::<Vec<_>>();
-            // Each transform has its turn to be asked first, so that none starves the others.
-            let first = usize::try_from(turn).unwrap_or(0) % ids.len().max(1);
-            ids.rotate_left(first);
-            for id in ids {
-                if let Some(group) = claim_group(draft, &worker, id)? {
-                    return Ok(Some(group));
-                }
-            }
-            Ok(None)
-        });
-        Ok(committed.await?.reply)
-    }
-
-    /// The time until the queue is looked at again.
-    fn pause(&self) -> Duration {
-        let now = self.context.core.ledger.now();
-        let due = self.next_due();
-        let until_due = due.map(|due| due.since(now)).unwrap_or(Duration::MAX);
-        until_due.clamp(Duration::from_millis(1), self.limits().worker_poll)
-    }
-
-    fn next_due(&self) -> Option<Timestamp> {
-        let state = self.context.core.ledger.seen();
-        let now = self.context.core.ledger.now();
-        // What is due already could not be claimed: its sources are held by somebody, or its
-        // transform is at its limit.
-        let queued = runnable(&state, &self.options.transforms)
-            .filter_map(|transform| transform.queue.next_run_after(now));
-        // A job whose worker is gone comes due when its lease ends.
-        let held = state.leases.iter().find(|(_, id)| {
-            state
-                .job(*id)
-                .and_then(|job| state.transforms.get(&job.transform))
-                .is_some_and(|transform| {
-                    selected(transform, &self.options.transforms) == Selected::Yes
-                })
-        });
-        queued.chain(held.map(|(ends_at, _)| *ends_at)).min()
-    }
-
-    fn idle(&self) -> bool {
-        match self.options.end {
-            End::Never => false,
-            End::WhenIdle(wait) => {
-                let now = self.context.core.ledger.now();
-                self.next_due().is_none_or(|due| due > now.after(wait))
-            }
+        let due = queue.next_due(names).await?;
+        if let End::WhenIdle(wait) = self.options.end
+            && alone
+            && due.is_none_or(|due| due > wait)
+        {
+            return Ok(Found::Idle);
         }
+        let poll = self.limits().worker_poll;
+        let wait = due
+            .unwrap_or(Duration::MAX)
+            .clamp(Duration::from_millis(1), poll);
+        Ok(Found::Nothing(wait))
     }
 
     fn tell(&self) {
-        let state = self.context.core.ledger.seen();
-        self.watcher.tell(progress(
-            &state,
-            &self.options.transforms,
-            &self.worked.lock(),
-        ));
+        let left = self.context.queue.left(&self.options.transforms);
+        self.watcher.tell(progress(left, &self.worked.lock()));
     }
 }
 
@@ -352,74 +313,12 @@ async fn wait(
     }
 }
 
-/// The transforms of these names, or all, that workers of ours can run.
-fn runnable<'a>(
-    state: &'a State,
-    names: &'a [String],
-) -> impl Iterator<Item = &'a Arc<Transform>> + 'a {
-    let all = state.transforms.values();
-    all.filter(move |transform| selected(transform, names) == Selected::Yes)
-}
-
-/// Whether a worker takes jobs of a transform.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Selected {
-    Yes,
-    No,
-}
-
-fn selected(transform: &Transform, names: &[String]) -> Selected {
-    let named = names.is_empty() || names.iter().any(|name| **name == *transform.name);
-    let ours = !matches!(transform.def().kind, TransformKind::Outside);
-    match transform.dropped == Dropped::No && named && ours {
-        true => Selected::Yes,
-        false => Selected::No,
-    }
-}
-
-fn claim_group(draft: &mut Draft<'_>, worker: &str, id: TransformId) -> Result<Option<Group>> {
-    let Some(transform) = draft.state().transforms.get(&id).map(Arc::clone) else {
-        return Ok(None);
-    };
-    let size = usize::try_from(transform.def().group_size).unwrap_or(usize::MAX);
-    let started = draft.claim_jobs(worker, &[id], size)?;
-    let state = draft.state();
-    let jobs = started.iter().map(|one| {
-        let job = state.job(one.attempt.job)?;
-        Some(GroupJob {
-            report: crate::model::decide::Report {
-                job: one.attempt.job,
-                token: one.attempt.token,
-            },
-            attempt: one.attempt.attempt,
-            slot: job.slot,
-            source_id: state.key(job.table, job.slot)?.to_string(),
-            params: job
-                .extra
-                .as_ref()
-                .and_then(|extra| extra.params.as_deref())
-                .map(str::to_owned),
-        })
-    });
-    let jobs = jobs.collect::<Option<Vec<_>>>();
-    let jobs = jobs.ok_or_else(|| Error::bug("a started job has no source"))?;
-    Ok((!jobs.is_empty()).then(|| Group {
-        transform: Arc::clone(&transform.name),
-        def: Arc::clone(&transform.version.def),
-        table: transform.table,
-        jobs,
-    }))
-}
-
-fn progress(state: &State, names: &[String], worked: &Worked) -> Progress {
+fn progress(left: u64, worked: &Worked) -> Progress {
     let ended = worked
         .values()
         .flatten()
         .filter(|(verdict, _)| ends_job(**verdict));
     let done: u64 = ended.map(|(_, count)| count).sum();
-    let left: u64 = runnable(state, names)
-        .map(|t| t.queue.len() + t.running)
-        .sum();
     let counts = worked
         .values()
         .flatten()
@@ -439,8 +338,7 @@ fn progress(state: &State, names: &[String], worked: &Worked) -> Progress {
 }
 
 /// Whether a job is out of the queue after such a report.
-fn ends_job(verdict: crate::model::decide::Outcome) -> bool {
-    use crate::model::decide::Outcome;
+fn ends_job(verdict: Outcome) -> bool {
     matches!(
         verdict,
         Outcome::Completed | Outcome::Discarded | Outcome::Cancelled

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -13,6 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::model::tokens::{Role, Validity};
 use crate::repl::progress;
+use crate::server::Tls;
 use crate::session::tokens;
 use crate::worker::{End, WorkOptions};
 
@@ -27,6 +29,14 @@ pub struct ServeArgs {
         env = "SLUICEGATE_BIND"
     )]
     bind: SocketAddr,
+
+    /// Serve HTTPS with this certificate chain in PEM, the server's own certificate first
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 
     /// Also run a worker, with so many groups of jobs at once
     #[arg(long, value_name = "N")]
@@ -89,6 +99,11 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
         .with_hint("Choose another port with --bind, or end what listens there.")
         .with_source(error)
     };
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls::load(certificate, key).await?),
+        (None | Some(_), _) => None,
+    };
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let listener = TcpListener::bind(args.bind).await.map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
     let has_tokens = !engine.ledger().snapshot().await?.tokens.is_empty();
@@ -104,17 +119,17 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
         worked.map(drop)
     };
     let server = async {
-        let served = engine.serve(listener, actor, asked.clone());
+        let served = engine.serve(listener, actor, tls, asked.clone());
         let told = async {
             if address.ip().is_loopback() && !has_tokens {
                 note(&format!(
-                    "listening on http://{address} for this machine only: the store has no token \
+                    "listening on {scheme}://{address} for this machine only: the store has no token \
                      yet,\nso whoever reaches it acts as \"{actor}\"; sluicegate token create \
                      makes one\n"
                 ));
             } else if has_tokens {
                 note(&format!(
-                    "listening on http://{address}; every request needs a token\n"
+                    "listening on {scheme}://{address}; every request needs a token\n"
                 ));
             }
         };

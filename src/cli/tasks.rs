@@ -19,17 +19,36 @@ use crate::ledger::check;
 use crate::ledger::store::{Absent, Store, StoreOptions};
 use crate::repl::progress;
 use crate::session::reference::markdown;
-use crate::worker::{End, WorkOptions};
+use crate::worker::{End, WorkOptions, Worked};
 
 /// Notices that the demonstrator makes up. Chosen: it takes well under a minute on two cores.
 const COUNT: usize = 500;
 
 /// How long the commands of a worker may take to be killed when it ends at once. Chosen: it is a
 /// matter of milliseconds, and somebody waits.
-const TEAR_WAIT: Duration = Duration::from_secs(2);
+pub(super) const TEAR_WAIT: Duration = Duration::from_secs(2);
 
-/// Runs a worker until it is told to end: by SIGINT or SIGTERM. A second one ends it at once.
+/// Runs a worker on a store until it is told to end: by SIGINT or SIGTERM. A second one ends it at
+/// once.
 pub(super) async fn work(engine: &Engine, args: WorkArgs) -> Result<ExitCode> {
+    let options = work_options(args);
+    let (asks, asked) = watch::channel(false);
+    let worked = engine.work(options, asked, progress::bar());
+    match until_told(worked, &asks).await? {
+        Some(ended) => {
+            engine.close().await;
+            tell_worked(&ended?);
+            Ok(ExitCode::SUCCESS)
+        }
+        None => {
+            engine.close_within(TEAR_WAIT).await;
+            Ok(torn())
+        }
+    }
+}
+
+/// How a worker works that was begun by these options.
+pub(super) fn work_options(args: WorkArgs) -> WorkOptions {
     let mut options = WorkOptions::until_idle(args.name.unwrap_or_else(worker_name));
     options.transforms = args.transforms;
     options.groups_max = args.max_groups.map(NonZeroU64::get);
@@ -40,11 +59,18 @@ pub(super) async fn work(engine: &Engine, args: WorkArgs) -> Result<ExitCode> {
     if let Some(parallel) = args.parallel {
         options.parallel = usize::try_from(parallel.get()).unwrap_or(usize::MAX);
     }
+    options
+}
+
+/// Runs a worker to its end: asks it to end at the first signal, and drops it at the second.
+pub(super) async fn until_told<T>(
+    worked: impl Future<Output = T>,
+    asks: &watch::Sender<bool>,
+) -> Result<Option<T>> {
     // One for both signals: none that comes between them is missed.
     let mut signals = Signals::listen()?;
-    let (asks, asked) = watch::channel(false);
-    let mut worked = Box::pin(engine.work(options, asked, progress::bar()));
-    let ended = tokio::select! {
+    let mut worked = Box::pin(worked);
+    Ok(tokio::select! {
         ended = &mut worked => Some(ended),
         () = signals.next() => {
             note("ending: what runs is finished or handed back; again to end at once\n");
@@ -54,24 +80,25 @@ pub(super) async fn work(engine: &Engine, args: WorkArgs) -> Result<ExitCode> {
                 () = signals.next() => None,
             }
         }
-    };
-    let Some(ended) = ended else {
-        // Whoever drops a worker kills its commands; the process must live until that is done.
-        drop(worked);
-        engine.close_within(TEAR_WAIT).await;
-        note("ended at once: what ran is tried again when its lease is over\n");
-        return Ok(ExitCode::from(CANCELLED));
-    };
-    engine.close().await;
-    let worked = ended?;
-    for (transform, verdicts) in &worked {
+    })
+}
+
+/// Tells of a worker that was dropped. Its commands are being killed, and the process must live
+/// until that is done.
+pub(super) fn torn() -> ExitCode {
+    note("ended at once: what ran is tried again when its lease is over\n");
+    ExitCode::from(CANCELLED)
+}
+
+/// Tells how attempts ended.
+pub(super) fn tell_worked(worked: &Worked) {
+    for (transform, verdicts) in worked {
         let texts: Vec<String> = verdicts
             .iter()
             .map(|(verdict, count)| format!("{count} {}", verdict.name()))
             .collect();
         note(&format!("{transform}: {}\n", texts.join(", ")));
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// SIGTERM and SIGINT.

@@ -202,6 +202,8 @@ pub enum EffectFunction {
     CompleteJob,
     /// `fail_job`
     FailJob,
+    /// `hand_back_job`
+    HandBackJob,
 }
 
 impl EffectFunction {
@@ -217,6 +219,7 @@ impl EffectFunction {
         Self::Heartbeat,
         Self::CompleteJob,
         Self::FailJob,
+        Self::HandBackJob,
     ];
 
     /// The function of this lower-case name.
@@ -256,6 +259,7 @@ impl EffectFunction {
             Self::Heartbeat => &HEARTBEAT,
             Self::CompleteJob => &COMPLETE_JOB,
             Self::FailJob => &FAIL_JOB,
+            Self::HandBackJob => &HAND_BACK_JOB,
         }
     }
 }
@@ -459,6 +463,14 @@ static FAIL_JOB: Signature = Signature {
     doc: "Reports a failure; the job is retried or discarded. FALSE where the token is stale.",
 };
 
+static HAND_BACK_JOB: Signature = Signature {
+    name: "hand_back_job",
+    parameters: &[JOB_ID, TOKEN],
+    returns: Returns::Boolean,
+    doc: "Gives a running job back unfinished: it waits again at once, and no attempt is used up. \
+          For a worker that ends. FALSE where the token is stale.",
+};
+
 /// `claim_jobs`: CALL only, returns rows.
 pub static CLAIM_JOBS: Signature = Signature {
     name: "claim_jobs",
@@ -473,6 +485,11 @@ pub static CLAIM_JOBS: Signature = Signature {
             "max",
             ParameterKind::Integer,
             "How many jobs at most. Default 1.",
+        ),
+        optional(
+            "rows",
+            ParameterKind::Boolean,
+            "Also the row of each source, as a JSON object in the column `row`. Default false.",
         ),
     ],
     returns: Returns::Rows,

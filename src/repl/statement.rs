@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::util::display::array_value_to_string;
-use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 
+use super::connection::{Connection, Shown};
 use super::output::Output;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::format::{Format, Look, ResultWriter};
 use crate::session::script::tokens_so_far;
-use crate::session::{OutcomeCount, Reply, Session, StatementKind};
+use crate::session::{OutcomeCount, StatementKind};
 
 /// Rows above which a person is asked before an effect. Chosen: more than anybody lists by hand.
 pub const ASK_ABOVE_ROWS: u64 = 1_000;
@@ -50,10 +50,10 @@ pub enum Timing {
     Off,
 }
 
-/// Runs statements of one session and shows their results.
+/// Runs statements over one connection and shows their results.
 pub struct Runner {
-    /// The session.
-    pub session: Session,
+    /// Where statements run.
+    pub connection: Connection,
     /// Where rows go.
     pub output: Output,
     /// How rows are written.
@@ -67,9 +67,13 @@ pub struct Runner {
 impl Runner {
     /// Writes rows to standard output and notes to standard error. Without `confirm`, nobody is
     /// asked before a large effect.
-    pub fn new(session: Session, format: Format, confirm: Option<Confirm>) -> Self {
+    pub fn new(
+        connection: impl Into<Connection>,
+        format: Format,
+        confirm: Option<Confirm>,
+    ) -> Self {
         Self {
-            session,
+            connection: connection.into(),
             output: Output::stdout(),
             format,
             timing: Timing::Off,
@@ -104,6 +108,9 @@ impl Runner {
                 _ = tokio::signal::ctrl_c() => None,
             }
         };
+        if ended.is_none() {
+            self.connection.cancel().await;
+        }
         let ended = match ended {
             Some(Err(_)) if self.output.closed() => Ended::OutputClosed,
             Some(ended) => ended?,
@@ -144,23 +151,22 @@ impl Runner {
             self.output.accept(self.format)?;
         }
         if let Some(confirm) = self.confirm
-            && let Some(rows) = self.session.count_effects(sql).await?
+            && let Some(rows) = self.connection.count_effects(sql).await?
             && rows > ASK_ABOVE_ROWS
             && !tokio::task::block_in_place(|| confirm(&question(sql, rows)))
         {
             self.note("nothing was done\n");
             return Ok(Ended::Declined);
         }
-        let reply = self.session.execute(sql).await?;
+        let reply = self.connection.execute(sql).await?;
         answered.set(true);
-        let Reply {
+        let Shown {
             kind,
             schema,
-            batches,
+            mut batches,
             rows_affected,
             summary,
             notes,
-            ..
         } = reply;
         let affected = match kind {
             StatementKind::Dml => rows_affected,
@@ -171,7 +177,6 @@ impl Runner {
             | StatementKind::Preview
             | StatementKind::Setting => None,
         };
-        let mut batches = batches.map(|batch| batch.map_err(late_error)).boxed();
         if affected.is_some() || schema.fields().is_empty() {
             while let Some(batch) = batches.next().await {
                 batch?;
@@ -267,20 +272,6 @@ fn yields_rows(sql: &str) -> bool {
     .contains(&first.as_str())
 }
 
-/// The error of a result that broke off: our own where DataFusion only carried it.
-fn late_error(error: DataFusionError) -> Error {
-    match error {
-        DataFusionError::External(inner) => match inner.downcast::<Error>() {
-            Ok(ours) => *ours,
-            Err(inner) => Error::new(Code::QueryFailed, inner.to_string()),
-        },
-        DataFusionError::Context(_, inner) => late_error(*inner),
-        DataFusionError::ResourcesExhausted(message) => Error::new(Code::OutOfMemory, message)
-            .with_hint("Select fewer rows or columns, or aggregate less at once."),
-        other => Error::new(Code::QueryFailed, other.strip_backtrace()),
-    }
-}
-
 /// What each effect function does, for the question before a large one.
 const EFFECTS: &[(&str, &str)] = &[
     ("schedule_job", "schedule jobs for"),
@@ -294,6 +285,7 @@ const EFFECTS: &[(&str, &str)] = &[
     ("heartbeat", "renew the leases of"),
     ("complete_job", "complete jobs in"),
     ("fail_job", "fail jobs in"),
+    ("hand_back_job", "hand back jobs in"),
 ];
 
 fn question(sql: &str, rows: u64) -> String {
@@ -406,18 +398,5 @@ mod tests {
             summary_text(&summary),
             "f: 1,234,567 scheduled, 1 already-live; g: 100 acquired"
         );
-    }
-
-    #[test]
-    fn errors_of_ours_inside_datafusion_come_back_whole() {
-        let ours = Error::new(Code::RowLocked, "row \"a\" is locked").with_hint("Wait.");
-        let wrapped = DataFusionError::External(Box::new(ours)).context("while reading");
-        let error = late_error(wrapped);
-        assert_eq!(
-            (error.code(), error.hint()),
-            (Code::RowLocked, Some("Wait."))
-        );
-        let memory = late_error(DataFusionError::ResourcesExhausted("x".into()));
-        assert_eq!(memory.code(), Code::OutOfMemory);
     }
 }

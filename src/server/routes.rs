@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Code, Error};
@@ -12,7 +12,7 @@ use crate::format::Format;
 use crate::server::App;
 use crate::server::negotiate::content_type;
 use crate::server::problem::Problem;
-use crate::server::{flight, metrics, sql};
+use crate::server::{flight, jobs, metrics, sql};
 
 /// What an address does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,9 @@ enum Does {
     FlightPut,
     FlightActions,
     FlightAction,
+    GetSource,
+    PutOutput,
+    PutLog,
     Live,
     Ready,
     Metrics,
@@ -110,6 +113,24 @@ const OPERATIONS: &[Operation] = &[
         summary: "Does an action",
     },
     Operation {
+        does: Does::GetSource,
+        method: "get",
+        path: "/v1/jobs/{id}/source",
+        summary: "The document of a running job's source, for the worker that holds it",
+    },
+    Operation {
+        does: Does::PutOutput,
+        method: "put",
+        path: "/v1/jobs/{id}/output",
+        summary: "Stores a file that a running attempt wrote",
+    },
+    Operation {
+        does: Does::PutLog,
+        method: "put",
+        path: "/v1/jobs/{id}/log",
+        summary: "Stores what a running attempt printed",
+    },
+    Operation {
         does: Does::Live,
         method: "get",
         path: "/health/live",
@@ -169,6 +190,9 @@ fn handler(does: Does) -> MethodRouter<Arc<App>> {
         Does::FlightPut => post(flight::put),
         Does::FlightActions => get(flight::actions),
         Does::FlightAction => post(flight::action),
+        Does::GetSource => get(jobs::source),
+        Does::PutOutput => put(jobs::put_output),
+        Does::PutLog => put(jobs::put_log),
         Does::Live => get(metrics::live),
         Does::Ready => get(metrics::ready),
         Does::Metrics => get(metrics::metrics),
@@ -286,6 +310,27 @@ fn described(operation: &Operation) -> Value {
             let kind = named("type", "path", "One of GET /v1/flight/actions");
             (vec![kind], Some(body), json!({"200": ok(one)}), None)
         }
+        Does::GetSource => {
+            let file = ok(json!({"application/octet-stream": {}}));
+            (of_job(), None, json!({"200": file}), None)
+        }
+        Does::PutOutput => {
+            let mut parameters = of_job();
+            parameters.push(needed("path", "query", "Its path in the attempt's folder"));
+            let text = json!({"type": "string"});
+            let stored = json!({"type": "object", "properties": {"uri": text, "folder": text}});
+            let stored = json!({"application/json": {"schema": stored}});
+            (
+                parameters,
+                Some(file_body()),
+                json!({"200": ok(stored)}),
+                None,
+            )
+        }
+        Does::PutLog => {
+            let done = json!({"204": {"description": "Done"}});
+            (of_job(), Some(file_body()), done, None)
+        }
         Does::Live | Does::Ready => (vec![], None, json!({"200": text()}), Some(open)),
         Does::Metrics => (vec![], None, json!({"200": text()}), None),
         Does::OpenApi => {
@@ -318,6 +363,24 @@ fn named(name: &str, place: &str, text: &str) -> Value {
         "description": text,
         "schema": {"type": "string"},
     })
+}
+
+/// A parameter without which the request is refused.
+fn needed(name: &str, place: &str, text: &str) -> Value {
+    let mut parameter = named(name, place, text);
+    parameter["required"] = json!(true);
+    parameter
+}
+
+fn of_job() -> Vec<Value> {
+    vec![
+        named("id", "path", "The job"),
+        needed("token", "query", "The fencing token of its attempt"),
+    ]
+}
+
+fn file_body() -> Value {
+    json!({"required": true, "content": {"application/octet-stream": {}}})
 }
 
 fn request_headers() -> Vec<Value> {
@@ -381,6 +444,8 @@ fn sql_answers() -> Value {
             "Sluicegate-Statement-Kind": header(KINDS),
             "Sluicegate-Version": header("The version that was read or committed"),
             "Sluicegate-Rows-Affected": header("Rows that were written or removed"),
+            "Sluicegate-Summary": header("How often each effect ended in which way, as JSON"),
+            "Sluicegate-Notes": header("What to know beside the rows, as JSON"),
             "Idempotency-Replayed": header("?1 for the outcome of an earlier request"),
             "Sluicegate-Replayed": header("rows, or summary where the rows are gone"),
         }},
@@ -422,6 +487,7 @@ fn problem_schema() -> Value {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
+        "message": {"type": "string"},
         "code": {"type": "string", "enum": codes},
         "sqlstate": {"type": "string"},
         "statement_id": {"type": ["string", "null"]},
@@ -444,6 +510,7 @@ fn statement_schema() -> Value {
         "rows": {"type": ["integer", "null"]},
         "rows_affected": {"type": ["integer", "null"]},
         "summary": {"type": "array"},
+        "notes": {"type": "array"},
         "error": {"oneOf": [{"$ref": "#/components/schemas/Problem"}, {"type": "null"}]},
         "result": {"type": ["string", "null"]},
     }})

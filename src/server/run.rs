@@ -292,6 +292,7 @@ impl Run {
             rows: None,
             rows_affected: reply.rows_affected,
             summary: reply.summary.clone(),
+            notes: reply.notes.clone(),
         });
         let mut answer = Answer {
             schema: reply.schema,

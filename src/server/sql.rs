@@ -22,6 +22,9 @@ use crate::server::rows::{Encoder, body};
 use crate::server::run::{GetAllowed, Repetition, Run, check, check_rows, reading, stored};
 use crate::server::statements::{Record, StatementState, expired};
 
+/// The longest header of JSON, in bytes. Chosen: half of what common clients take of all headers.
+const HEADER_MAX: usize = 4096;
+
 /// What a handler answers.
 pub(super) type Handled = Result<Response, Problem>;
 
@@ -196,6 +199,27 @@ fn describe(headers: &mut HeaderMap, record: &Record, id: &str, output: Output) 
     }
     if let Some(rows) = outcome.rows_affected {
         put(headers, "sluicegate-rows-affected", &rows.to_string());
+    }
+    if !outcome.summary.is_empty() {
+        put_json(headers, "sluicegate-summary", &json!(outcome.summary));
+    }
+    if !outcome.notes.is_empty() {
+        put_json(headers, "sluicegate-notes", &json!(outcome.notes));
+    }
+}
+
+/// A header of JSON in plain ASCII. What is longer than clients take is left out: the record of
+/// the statement has it as well.
+fn put_json(headers: &mut HeaderMap, name: &'static str, value: &Value) {
+    let mut text = String::new();
+    for unit in value.to_string().encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(plain @ b' '..=b'~') => text.push(char::from(plain)),
+            Ok(_) | Err(_) => text.push_str(&format!("\\u{unit:04x}")),
+        }
+    }
+    if text.len() <= HEADER_MAX {
+        put(headers, name, &text);
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) struct Outcome {
     pub rows: Option<u64>,
     pub rows_affected: Option<u64>,
     pub summary: Vec<OutcomeCount>,
+    pub notes: Vec<String>,
 }
 
 /// Rows that are kept.
@@ -143,6 +144,7 @@ impl Record {
             "rows": outcome.rows,
             "rows_affected": outcome.rows_affected,
             "summary": outcome.summary,
+            "notes": outcome.notes,
             "error": progress.problem.as_ref().map(|(_, body)| body),
             "result": result.map(|_| format!("/v1/statements/{}/result", self.id)),
         })

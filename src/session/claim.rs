@@ -1,21 +1,26 @@
 //! `CALL claim_jobs(...)`: jobs for workers outside.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{Field, Int64Type, Schema};
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::functions::effect::{CLAIM_JOBS, Signature};
-use crate::id::TransformId;
+use crate::id::{JobId, Slot, TableId, TransformId};
+use crate::model::decide::Report;
 use crate::model::draft::Draft;
 use crate::model::state::Dropped;
 use crate::model::transform::TransformKind;
 use crate::session::Session;
-use crate::session::core::Procedure;
+use crate::session::core::{Core, Procedure};
 use crate::session::sink::StatementText;
+use crate::session::source_rows::{json_rows, source_rows};
+use crate::session::write::key_at;
 use crate::tables::columns::{ints, texts, times};
+use crate::tables::source_table::{SystemColumn, user_schema};
 use crate::time::Timestamp;
 
 /// The procedure.
@@ -25,8 +30,8 @@ pub struct ClaimJobs;
 /// One claimed job, as the worker sees it.
 #[derive(Debug)]
 struct Claimed {
-    job: u64,
-    token: u64,
+    report: Report,
+    place: (TableId, Slot),
     attempt: u64,
     transform: Arc<str>,
     transform_version: u64,
@@ -62,6 +67,8 @@ impl Procedure for ClaimJobs {
         let max = max
             .is_valid(0)
             .then(|| max.as_primitive::<Int64Type>().value(0));
+        let with_rows = args.column(3).as_boolean();
+        let with_rows = with_rows.is_valid(0) && with_rows.value(0);
         let limit = session.core().ledger.limits().claim_jobs_max;
         let max = match usize::try_from(max.unwrap_or(1)) {
             Ok(max) if max <= limit => max,
@@ -72,8 +79,9 @@ impl Procedure for ClaimJobs {
             }
         };
         let ledger = &session.core().ledger;
+        let author = text.author.clone();
         let committed = ledger
-            .commit(text.author.clone(), move |draft| {
+            .commit(author.clone(), move |draft| {
                 let transforms = wanted(draft, names.as_deref())?;
                 let started = draft.claim_jobs(&worker, &transforms, max)?;
                 let claimed: Vec<Claimed> = started
@@ -83,8 +91,11 @@ impl Procedure for ClaimJobs {
                         let job = state.job(one.attempt.job)?;
                         let transform = state.transforms.get(&one.transform)?;
                         Some(Claimed {
-                            job: one.attempt.job.0,
-                            token: one.attempt.token.0,
+                            report: Report {
+                                job: one.attempt.job,
+                                token: one.attempt.token,
+                            },
+                            place: (job.table, job.slot),
                             attempt: u64::from(one.attempt.attempt),
                             transform: Arc::clone(&transform.name),
                             transform_version: u64::from(transform.version.number),
@@ -109,8 +120,57 @@ impl Procedure for ClaimJobs {
                 Ok(claimed)
             })
             .await?;
-        rows(&committed.reply)
+        let claimed = committed.reply;
+        if !with_rows {
+            return rows(&claimed, None);
+        }
+        match sources_of(session.core(), &claimed).await {
+            Ok(sources) => rows(&claimed, Some(&sources)),
+            Err(error) => {
+                // Nobody would work on them until their leases are over.
+                let reports: Vec<Report> = claimed.iter().map(|one| one.report).collect();
+                let handed_back = ledger.commit(author, move |draft| {
+                    reports
+                        .iter()
+                        .try_for_each(|report| draft.hand_back(*report).map(drop))
+                });
+                handed_back.await?;
+                Err(error)
+            }
+        }
     }
+}
+
+/// The rows of the claimed sources, as JSON objects: the columns of the table, and the status.
+async fn sources_of(core: &Core, claimed: &[Claimed]) -> Result<HashMap<JobId, String>> {
+    let state = core.ledger.seen();
+    let mut by_table: BTreeMap<TableId, HashMap<&str, &Claimed>> = BTreeMap::new();
+    for one in claimed {
+        let of_table = by_table.entry(one.place.0).or_default();
+        of_table.insert(&one.source, one);
+    }
+    let mut found = HashMap::with_capacity(claimed.len());
+    for (id, by_key) in by_table {
+        let table = state.tables.get(&id).map(Arc::clone);
+        let table = table.ok_or_else(|| Error::bug("a table with running jobs was dropped"))?;
+        let schema = user_schema(&table.def)?;
+        let names = schema.fields().iter().map(|field| field.name().as_str());
+        let names: Vec<&str> = names.chain([SystemColumn::Status.name()]).collect();
+        let slots: Vec<Slot> = by_key.values().map(|one| one.place.1).collect();
+        let sight = core.sight(Arc::clone(&state));
+        let batch = source_rows(&core.base, sight, &table, &slots, &names).await?;
+        let key = batch.column(schema.index_of(&table.def.key)?);
+        for (row, object) in json_rows(&batch)?.into_iter().enumerate() {
+            let of_row = key_at(table.def.key_type, key, row).map(|key| key.to_string());
+            let one = of_row.and_then(|key| by_key.get(key.as_str()));
+            let one = one.ok_or_else(|| Error::bug("a row came that was not asked for"))?;
+            found.insert(
+                one.report.job,
+                serde_json::Value::Object(object).to_string(),
+            );
+        }
+    }
+    Ok(found)
 }
 
 /// The transforms of these names; without names, all that outside workers run.
@@ -131,11 +191,12 @@ fn wanted(draft: &Draft<'_>, names: Option<&[String]>) -> Result<Vec<TransformId
     }
 }
 
-fn rows(claimed: &[Claimed]) -> Result<RecordBatch> {
+/// `rows = claimed jobs`; the column `row` is there where `sources` are.
+fn rows(claimed: &[Claimed], sources: Option<&HashMap<JobId, String>>) -> Result<RecordBatch> {
     let int = |of: fn(&Claimed) -> u64| ints(claimed.iter().map(|one| Some(of(one))));
-    let columns: Vec<(&str, ArrayRef)> = vec![
-        ("job_id", int(|one| one.job)),
-        ("token", int(|one| one.token)),
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
+        ("job_id", int(|one| one.report.job.0)),
+        ("token", int(|one| one.report.token.0)),
         ("attempt", int(|one| one.attempt)),
         (
             "transform",
@@ -159,8 +220,17 @@ fn rows(claimed: &[Claimed]) -> Result<RecordBatch> {
             times(claimed.iter().map(|one| one.expires_at)),
         ),
     ];
+    if let Some(sources) = sources {
+        let of_jobs = claimed.iter().map(|one| sources.get(&one.report.job));
+        let of_jobs = texts(of_jobs.map(|row| row.map(String::as_str)));
+        columns.push(("row", of_jobs));
+    }
     let field = |(name, column): &(&str, ArrayRef)| {
-        Field::new(*name, column.data_type().clone(), *name == "params")
+        Field::new(
+            *name,
+            column.data_type().clone(),
+            matches!(*name, "params" | "row"),
+        )
     };
     let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
     let columns = columns.into_iter().map(|(_, column)| column).collect();

@@ -270,9 +270,10 @@ impl Gate {
     /// Whether a statement is what a worker says: it claims jobs or reports on them.
     fn reports_only(&self, statement: &Statement) -> Result<bool> {
         let reports = |function: EffectFunction| match function {
-            EffectFunction::Heartbeat | EffectFunction::CompleteJob | EffectFunction::FailJob => {
-                true
-            }
+            EffectFunction::Heartbeat
+            | EffectFunction::CompleteJob
+            | EffectFunction::FailJob
+            | EffectFunction::HandBackJob => true,
             EffectFunction::ScheduleJob
             | EffectFunction::CancelJob
             | EffectFunction::RetryJob

@@ -306,7 +306,8 @@ fn errors(function: EffectFunction) -> &'static str {
         | EffectFunction::RenewLock
         | EffectFunction::ReleaseLock
         | EffectFunction::Heartbeat
-        | EffectFunction::FailJob => "none.",
+        | EffectFunction::FailJob
+        | EffectFunction::HandBackJob => "none.",
     }
 }
 
@@ -336,5 +337,6 @@ fn example(function: EffectFunction) -> &'static str {
         EffectFunction::FailJob => {
             "SELECT fail_job(42, 17, 'the file ends in the middle', code => 'not-xml');"
         }
+        EffectFunction::HandBackJob => "SELECT hand_back_job(42, 17);",
     }
 }

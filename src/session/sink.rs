@@ -361,7 +361,8 @@ fn results(function: EffectFunction, decisions: &[Decision]) -> ArrayRef {
         | EffectFunction::RenewLock
         | EffectFunction::ReleaseLock
         | EffectFunction::CompleteJob
-        | EffectFunction::FailJob => {
+        | EffectFunction::FailJob
+        | EffectFunction::HandBackJob => {
             let mut builder = BooleanBuilder::with_capacity(decisions.len());
             for decision in decisions {
                 match decision.outcome {
@@ -556,5 +557,6 @@ fn decide(
                 code: args.text(3).unwrap_or("error"),
             },
         ),
+        EffectFunction::HandBackJob => draft.hand_back(args.report()),
     }
 }

@@ -6,8 +6,9 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::collect;
+use serde_json::{Map, Value};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::Slot;
 use crate::model::sources::SourceTable;
 use crate::session::catalog::{Sight, state_over};
@@ -45,4 +46,21 @@ pub async fn source_rows(
     let physical = state.create_physical_plan(&plan).await?;
     let batches = collect(Arc::clone(&physical), state.task_ctx()).await?;
     Ok(concat_batches(&physical.schema(), &batches)?)
+}
+
+/// Rows as JSON objects, NULL included: dates and times as ISO 8601 text.
+///
+/// # Errors
+/// A type that JSON cannot hold.
+pub fn json_rows(batch: &RecordBatch) -> Result<Vec<Map<String, Value>>> {
+    if batch.num_rows() == 0 {
+        return Ok(Vec::new());
+    }
+    let mut writer = arrow::json::WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, arrow::json::writer::JsonArray>(Vec::new());
+    writer.write(batch)?;
+    writer.finish()?;
+    serde_json::from_slice(&writer.into_inner())
+        .map_err(|error| Error::bug("rows are no JSON objects").with_source(error))
 }

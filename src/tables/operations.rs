@@ -27,6 +27,11 @@ pub fn log_path(job: JobId, attempt: u16) -> String {
     format!("logs/{job}/{attempt}.log")
 }
 
+/// The folder of what an attempt writes, inside the store.
+pub fn output_path(transform: &str, job: JobId, attempt: u16) -> String {
+    format!("outputs/{transform}/{job}/{attempt}")
+}
+
 /// `jobs`: one row per job, live or final.
 #[derive(Debug)]
 pub struct Jobs {

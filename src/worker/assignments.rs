@@ -6,42 +6,39 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::id::{JobId, Slot};
+use crate::id::Slot;
+use crate::model::sources::SourceTable;
+use crate::model::state::State;
 use crate::model::transform::TransformKind;
-use crate::session::source_rows::source_rows;
+use crate::session::core::Core;
+use crate::session::source_rows::{json_rows, source_rows};
 use crate::session::write::key_at;
 use crate::tables::source_table::{SystemColumn, user_schema};
-use crate::worker::command::{Assignment, Outcome};
-use crate::worker::group::{Context, Group, GroupJob};
+use crate::worker::command::Assignment;
 use crate::worker::output;
+use crate::worker::queue::{Group, GroupJob, Input, Ready};
 
 /// The column that says where a source document is.
 const URI: &str = "uri";
 
-/// A group with its rows.
-pub(super) struct Ready {
-    /// The jobs whose rows are there.
-    pub rows: Vec<GroupJob>,
-    /// For commands.
-    pub list: Vec<Assignment>,
-    /// Jobs that cannot be worked on.
-    pub failed: Vec<(JobId, Outcome)>,
-    /// The columns, one row per job of `rows`.
-    pub batch: RecordBatch,
+/// The table of a group's sources.
+///
+/// # Errors
+/// `SG9001 bug`: a table with running jobs cannot be dropped.
+pub(super) fn table_of(state: &State, group: &Group) -> Result<Arc<SourceTable>> {
+    let table = state.table(&group.def.table).map(Arc::clone);
+    table.ok_or_else(|| Error::bug("a table with running jobs was dropped"))
 }
 
 /// Reads the rows of a group's sources.
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn prepare(context: &Context, group: &Group) -> Result<Ready> {
-    let core = &context.core;
+pub(super) async fn prepare(core: &Arc<Core>, group: &Group) -> Result<Ready> {
     let state = core.ledger.seen();
-    let table = state.tables.get(&group.table).map(Arc::clone);
-    let table = table.ok_or_else(|| Error::bug("a table with running jobs was dropped"))?;
+    let table = table_of(&state, group)?;
     let schema = user_schema(&table.def)?;
     let status = SystemColumn::Status.name();
     let columns: Vec<&str> = schema
@@ -50,7 +47,12 @@ pub(super) async fn prepare(context: &Context, group: &Group) -> Result<Ready> {
         .map(|f| f.name().as_str())
         .chain([status])
         .collect();
-    let slots: Vec<Slot> = group.jobs.iter().map(|job| job.slot).collect();
+    let slots = group
+        .jobs
+        .iter()
+        .map(|job| Some(state.job(job.report.job)?.slot));
+    let slots: Option<Vec<Slot>> = slots.collect();
+    let slots = slots.ok_or_else(|| Error::bug("a running job is not known"))?;
     let batch = source_rows(&core.base, core.sight(state), &table, &slots, &columns).await?;
     let key = schema.index_of(&table.def.key)?;
     let mut by_key: HashMap<&str, &GroupJob> = group
@@ -75,20 +77,19 @@ pub(super) async fn prepare(context: &Context, group: &Group) -> Result<Ready> {
         (job.report.job, super::group::failed(&error))
     });
     let failed = failed.collect();
-    let list = match group.def.kind {
-        TransformKind::Command { .. } => assign(context, group, &rows, &batch).await?,
-        TransformKind::Sql { .. } | TransformKind::Outside => Vec::new(),
+    let input = match group.def.kind {
+        TransformKind::Command { .. } => Input::Sources(assign(core, group, &rows, &batch).await?),
+        TransformKind::Sql { .. } | TransformKind::Outside => Input::Rows {
+            core: Arc::clone(core),
+            jobs: rows,
+            batch,
+        },
     };
-    Ok(Ready {
-        rows,
-        list,
-        failed,
-        batch,
-    })
+    Ok(Ready { input, failed })
 }
 
 async fn assign(
-    context: &Context,
+    core: &Core,
     group: &Group,
     jobs: &[GroupJob],
     batch: &RecordBatch,
@@ -114,27 +115,10 @@ async fn assign(
             token: job.report.token,
             source_id: job.source_id.clone(),
             uri,
-            output: output::prepare(context, group, job).await?,
+            output: output::prepare(core, group, job).await?,
             params,
             row,
         });
     }
     Ok(list)
-}
-
-/// Rows as JSON objects, NULL included: dates and times as ISO 8601 text.
-///
-/// # Errors
-/// A type that JSON cannot hold.
-pub(super) fn json_rows(batch: &RecordBatch) -> Result<Vec<Map<String, Value>>> {
-    if batch.num_rows() == 0 {
-        return Ok(Vec::new());
-    }
-    let mut writer = arrow::json::WriterBuilder::new()
-        .with_explicit_nulls(true)
-        .build::<_, arrow::json::writer::JsonArray>(Vec::new());
-    writer.write(batch)?;
-    writer.finish()?;
-    serde_json::from_slice(&writer.into_inner())
-        .map_err(|error| Error::bug("rows are no JSON objects").with_source(error))
 }

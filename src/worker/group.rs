@@ -3,7 +3,7 @@
 //! Invariants: every job of the group is reported once, or its lease is left to run out; the
 //! report of a source is one commit together with its columns, its status and its output.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +11,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::error::{Code, Error, Result};
-use crate::id::{JobId, RunId, Slot, TableId};
-use crate::model::decide::{Completion, Failure, Outcome as Verdict, Report};
-use crate::model::draft::{Author, Draft};
-use crate::model::transform::{TransformDef, TransformKind};
-use crate::session::core::Core;
-use crate::session::writeback::{Patch, Written, check_patch, write_patches};
+use crate::id::JobId;
+use crate::model::decide::Report;
+use crate::model::transform::TransformKind;
 use crate::worker::command::{self, CommandSpec, Outcome, Stop, StopReason};
 use crate::worker::log::MemoryLog;
-use crate::worker::{assignments, output, sql};
+use crate::worker::queue::{Beat, Ended, Group, GroupJob, Input, Queue, Verdicts};
+use crate::worker::sql;
 
 /// Outcomes that are reported in one commit at the most.
 const REPORTS_MAX: usize = 1000;
@@ -30,58 +27,13 @@ const REPORTS_MAX: usize = 1000;
 /// How long an outcome may wait for others, so that quick sources share a commit.
 const REPORT_WAIT: Duration = Duration::from_millis(50);
 
-/// How often a report is tried again while the store does not answer.
-const REPORT_TRIES: u32 = 5;
-
-/// One job of a group.
-#[derive(Debug, Clone)]
-pub struct GroupJob {
-    /// The job and the token of the attempt.
-    pub report: Report,
-    /// The attempt, from 1.
-    pub attempt: u16,
-    /// Its source.
-    pub slot: Slot,
-    /// The key of its source.
-    pub source_id: String,
-    /// Its parameters, as JSON.
-    pub params: Option<String>,
-}
-
-/// Jobs of one transform that were claimed together.
-#[derive(Debug, Clone)]
-pub struct Group {
-    /// The transform.
-    pub transform: Arc<str>,
-    /// What it says, in the version that was claimed.
-    pub def: Arc<TransformDef>,
-    /// The table of its sources.
-    pub table: TableId,
-    /// The jobs; never empty.
-    pub jobs: Vec<GroupJob>,
-}
-
-/// How often reports ended in one way, by outcome of the model.
-pub type Verdicts = BTreeMap<Verdict, u64>;
-
 /// What a group needs of its worker.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// The store.
-    pub core: Arc<Core>,
-    /// The name of the worker, which is the actor of its events.
-    pub worker: Arc<str>,
+    /// Where its jobs come from and its reports go to.
+    pub queue: Arc<dyn Queue>,
     /// The folder in which commands run.
     pub working_dir: PathBuf,
-}
-
-impl Context {
-    pub(super) fn author(&self) -> Author {
-        Author {
-            actor: Arc::clone(&self.worker),
-            statement_id: Uuid::now_v7().to_string().into(),
-        }
-    }
 }
 
 /// Runs a group to its end and reports every job of it.
@@ -169,8 +121,7 @@ async fn execute(
     stops: mpsc::Receiver<Stop>,
     outcomes: mpsc::Sender<(JobId, Outcome)>,
 ) -> Result<()> {
-    let prepared = assignments::prepare(context, group).await;
-    let ready = match prepared {
+    let ready = match context.queue.prepare(group).await {
         Ok(ready) => ready,
         Err(error) => {
             // Whatever is wrong with the store or the rows, no source is to blame.
@@ -184,19 +135,19 @@ async fn execute(
     for (job, outcome) in ready.failed {
         let _ = outcomes.send((job, outcome)).await;
     }
-    match &group.def.kind {
-        TransformKind::Sql { body, output } => {
+    match (&group.def.kind, ready.input) {
+        (TransformKind::Sql { body, output }, Input::Rows { core, jobs, batch }) => {
             let work = sql::Work {
-                context,
+                core: &core,
                 group,
                 body,
                 output: *output,
-                rows: ready.rows,
-                batch: ready.batch,
+                rows: jobs,
+                batch,
             };
             work.run(stops, outcomes).await?;
         }
-        TransformKind::Command { command } => {
+        (TransformKind::Command { command }, Input::Sources(list)) => {
             let spec = CommandSpec {
                 command: command.clone(),
                 timeout: Duration::from_millis(group.def.timeout_ms),
@@ -204,8 +155,7 @@ async fn execute(
                 working_dir: context.working_dir.clone(),
                 env: HashMap::new(),
             };
-            let limits = context.core.ledger.limits();
-            let list = ready.list;
+            let limits = context.queue.limits();
             if let Err(error) =
                 command::run_command(&spec, limits, list, log, stops, outcomes).await
             {
@@ -213,7 +163,8 @@ async fn execute(
                 tracing::debug!(transform = %group.transform, %error, "a command could not be run");
             }
         }
-        TransformKind::Outside => {
+        // What this worker has no executor for.
+        (TransformKind::Sql { .. } | TransformKind::Command { .. } | TransformKind::Outside, _) => {
             for job in &group.jobs {
                 let _ = outcomes.send((job.report.job, Outcome::Released)).await;
             }
@@ -238,12 +189,7 @@ async fn heartbeats(
             return;
         }
         let asked_at = Instant::now();
-        let answered = context.core.ledger.commit(context.author(), move |draft| {
-            reports
-                .iter()
-                .map(|report| Ok((report.job, draft.heartbeat(*report)?.outcome)))
-                .collect::<Result<Vec<_>>>()
-        });
+        let answered = context.queue.heartbeat(reports);
         let left = lease.saturating_sub(last_answer.elapsed());
         let answered = match tokio::time::timeout(left, answered).await {
             Ok(answered) => answered,
@@ -256,11 +202,11 @@ async fn heartbeats(
         match answered {
             Ok(answers) => {
                 last_answer = asked_at;
-                for (job, outcome) in answers.reply {
-                    let reason = match outcome {
-                        Verdict::Alive => continue,
-                        Verdict::AliveCancelRequested => StopReason::Cancelled,
-                        _ => StopReason::LeaseLost,
+                for (job, beat) in answers {
+                    let reason = match beat {
+                        Beat::Alive => continue,
+                        Beat::CancelRequested => StopReason::Cancelled,
+                        Beat::Lost => StopReason::LeaseLost,
                     };
                     // A report may have ended the job since the list was made.
                     if live.lock().contains_key(&job) {
@@ -282,13 +228,6 @@ async fn heartbeats(
     }
 }
 
-/// One outcome, ready to be decided.
-struct Ended {
-    report: Report,
-    outcome: Outcome,
-    output: Option<String>,
-}
-
 async fn report(
     context: &Context,
     group: &Group,
@@ -297,156 +236,22 @@ async fn report(
     live: &Mutex<HashMap<JobId, GroupJob>>,
     log: &MemoryLog,
 ) -> Result<Verdicts> {
-    let core = &context.core;
-    let state = core.ledger.seen();
-    let table = state.tables.get(&group.table).map(Arc::clone);
-    let table = table.ok_or_else(|| Error::bug("a table with running jobs was dropped"))?;
-    let mut patches = Vec::new();
-    let mut ended = Vec::new();
-    for (id, mut outcome) in outcomes {
-        let Some(job) = by_job.get(&id) else { continue };
-        let mut at = None;
-        if let Outcome::Completed {
-            status,
-            columns,
-            output,
-        } = &outcome
-        {
-            let checked = check_patch(&table, columns).and_then(|()| {
-                group
-                    .def
-                    .status_to_set(status.as_deref())
-                    .map(drop)
-                    .map_err(|status| {
-                        Error::new(
-                            Code::InvalidAnswer,
-                            format!("the transform may not set status \"{status}\""),
-                        )
-                        .with_hint(format!("It may set: {}.", group.def.to_status.join(", ")))
-                    })
-            });
-            let linked = match checked {
-                Ok(()) => output::link(context, group, job, output.as_deref()).await,
-                Err(error) => Err(error),
-            };
-            match linked {
-                Ok(link) => {
-                    at = link;
-                    patches.push(Patch {
-                        job: id,
-                        source_id: job.source_id.clone(),
-                        columns: columns.clone(),
-                    });
-                }
-                Err(error) => outcome = failed(&error),
-            }
-        }
-        if matches!(group.def.kind, TransformKind::Command { .. }) {
-            output::keep_log(context, id, job.attempt, &log.of_job(id)).await;
-        }
-        ended.push(Ended {
-            report: job.report,
+    let prints = matches!(group.def.kind, TransformKind::Command { .. });
+    let ended = outcomes.into_iter().filter_map(|(id, outcome)| {
+        Some(Ended {
+            job: by_job.get(&id)?.clone(),
             outcome,
-            output: at,
-        });
-    }
-    let written = with_retries(|| {
-        let sight = core.sight(core.ledger.seen());
-        write_patches(&core.base, sight, &core.ledger, &table, &patches)
-    });
-    let written = match written.await {
-        Ok(written) => written.map(Arc::new),
-        Err(error) if error.retryable() => return Err(error),
-        // Trying again would go the same way, so these sources fail, and the others do not.
-        Err(error) => {
-            for one in &mut ended {
-                if matches!(&one.outcome, Outcome::Completed { columns, .. } if !columns.is_empty())
-                {
-                    one.outcome = failed(&error);
-                }
-            }
-            None
-        }
-    };
-    let ended = Arc::new(ended);
-    let committed = with_retries(|| {
-        let (ended, written) = (Arc::clone(&ended), written.clone());
-        // If a try whose answer was lost was written after all, the next is refused as stale.
-        core.ledger.commit(context.author(), move |draft| {
-            decide_all(draft, &ended, written.as_deref())
+            log: prints.then(|| log.of_job(id)),
         })
     });
-    let verdicts = committed.await?.reply;
+    let ended: Vec<Ended> = ended.collect();
+    let reported: Vec<JobId> = ended.iter().map(|one| one.job.report.job).collect();
+    let verdicts = context.queue.report(group, ended).await?;
     let mut live = live.lock();
-    for one in ended.iter() {
-        live.remove(&one.report.job);
+    for job in reported {
+        live.remove(&job);
     }
     Ok(verdicts)
-}
-
-/// Does something with the store again while that may help.
-async fn with_retries<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    let mut tries = 0;
-    loop {
-        match attempt().await {
-            Err(error) if error.retryable() && tries < REPORT_TRIES => {
-                tries += 1;
-                tracing::warn!(%error, tries, "a report could not be made");
-                tokio::time::sleep(Duration::from_millis(200) * tries).await;
-            }
-            ended => return ended,
-        }
-    }
-}
-
-fn decide_all(
-    draft: &mut Draft<'_>,
-    ended: &[Ended],
-    written: Option<&Written>,
-) -> Result<Verdicts> {
-    // A run of which no row will be linked has no place in the table; above all it may be there
-    // already, by a try whose answer was lost.
-    let lives = ended.iter().any(|one| draft.report_lives(one.report));
-    let written = written.filter(|_| lives);
-    let run = written.map(|written| written.add(draft)).transpose()?;
-    let mut verdicts = Verdicts::new();
-    for one in ended {
-        let verdict = decide_one(draft, one, written.zip(run))?;
-        *verdicts.entry(verdict).or_default() += 1;
-    }
-    Ok(verdicts)
-}
-
-fn decide_one(
-    draft: &mut Draft<'_>,
-    one: &Ended,
-    written: Option<(&Written, RunId)>,
-) -> Result<Verdict> {
-    let decision = match &one.outcome {
-        Outcome::Completed { status, .. } => draft.complete_job(
-            one.report,
-            Completion {
-                status: status.as_deref(),
-                row: written.and_then(|(written, run)| written.row(run, one.report.job)),
-                output_uri: one.output.as_deref(),
-            },
-        )?,
-        Outcome::Failed { code, message } => {
-            draft.fail_job(one.report, Failure { code, message })?
-        }
-        Outcome::Cancelled => draft.fail_job(
-            one.report,
-            Failure {
-                code: "cancelled",
-                message: "it was stopped because somebody cancelled it",
-            },
-        )?,
-        Outcome::Released => draft.hand_back(one.report)?,
-    };
-    Ok(decision.outcome)
 }
 
 /// A source's failure from one of our errors.

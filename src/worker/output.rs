@@ -11,27 +11,25 @@ use crate::error::{Code, Error, Result};
 use crate::id::JobId;
 use crate::ledger::store::Store;
 use crate::model::transform::TransformKind;
-use crate::tables::operations::log_path;
-use crate::worker::group::{Context, Group, GroupJob};
+use crate::session::core::Core;
+use crate::tables::operations::{log_path, output_path};
+use crate::worker::queue::{Group, GroupJob};
 
 /// Files that one attempt may leave behind. Chosen: a source becomes a handful of files; more is
 /// a program that runs wild.
 const FILES_MAX: usize = 10_000;
 
 /// Bytes of a group's log that each of its jobs keeps a copy of.
-const LOG_COPY_BYTES: usize = 64 << 10;
+pub(super) const LOG_COPY_BYTES: usize = 64 << 10;
 
 /// The folder of an attempt, as a path in the store.
 pub(super) fn folder(group: &Group, job: &GroupJob) -> String {
-    format!(
-        "outputs/{}/{}/{}",
-        group.transform, job.report.job, job.attempt
-    )
+    output_path(&group.transform, job.report.job, job.attempt)
 }
 
 /// The same as users see it.
-fn url(context: &Context, path: &str) -> String {
-    format!("{}/{path}", context.core.public_url.trim_end_matches('/'))
+fn url(core: &Core, path: &str) -> String {
+    format!("{}/{path}", core.public_url.trim_end_matches('/'))
 }
 
 /// Where a program is to write: the attempt's folder itself in a local store, else a folder of
@@ -51,8 +49,8 @@ fn place(store: &Store, group: &Group, job: &GroupJob) -> PathBuf {
 ///
 /// # Errors
 /// `SG6005 output-failed`.
-pub(super) async fn prepare(context: &Context, group: &Group, job: &GroupJob) -> Result<String> {
-    let place = place(context.core.ledger.store(), group, job);
+pub(super) async fn prepare(core: &Core, group: &Group, job: &GroupJob) -> Result<String> {
+    let place = place(core.ledger.store(), group, job);
     tokio::fs::create_dir_all(&place)
         .await
         .map_err(|error| unwritable(&place, error))?;
@@ -65,18 +63,18 @@ pub(super) async fn prepare(context: &Context, group: &Group, job: &GroupJob) ->
 /// `SG8005 invalid-answer`: it names an output that is not in its folder. `SG6005
 /// output-failed`: its files cannot be read. Those of the store.
 pub(super) async fn link(
-    context: &Context,
+    core: &Core,
     group: &Group,
     job: &GroupJob,
     named: Option<&str>,
 ) -> Result<Option<String>> {
-    let store = context.core.ledger.store();
+    let store = core.ledger.store();
     let place = place(store, group, job);
     let path = folder(group, job);
     let named = match named {
         // An SQL transform names a file of the store that it has written itself.
         Some(name) if matches!(group.def.kind, TransformKind::Sql { .. }) => {
-            return Ok(Some(url(context, name)));
+            return Ok(Some(url(core, name)));
         }
         Some(name) => Some(inside(&place, name)?),
         None => None,
@@ -100,12 +98,12 @@ pub(super) async fn link(
         let _ = tokio::fs::remove_dir_all(&place).await;
     }
     match (named, files.as_slice()) {
-        (Some(inner), _) => Ok(Some(url(context, &format!("{path}/{}", inner.display())))),
+        (Some(inner), _) => Ok(Some(url(core, &format!("{path}/{}", inner.display())))),
         (None, []) => {
             let _ = tokio::fs::remove_dir(&place).await;
             Ok(None)
         }
-        (None, _) => Ok(Some(url(context, &path))),
+        (None, _) => Ok(Some(url(core, &path))),
     }
 }
 
@@ -127,7 +125,7 @@ async fn durable(root: &Path, files: &[PathBuf]) -> Result<()> {
         .map_err(|error| Error::bug("a file was not synced").with_source(error))?
 }
 
-fn inside(place: &Path, name: &str) -> Result<PathBuf> {
+pub(super) fn inside(place: &Path, name: &str) -> Result<PathBuf> {
     let path = name.strip_prefix("file://").unwrap_or(name);
     let path = place.join(path);
     let outside = || {
@@ -148,7 +146,7 @@ fn inside(place: &Path, name: &str) -> Result<PathBuf> {
         .map_err(|error| outside().with_source(error))
 }
 
-async fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) async fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let folder = folder.to_path_buf();
     let listed = tokio::task::spawn_blocking(move || {
         let mut files = Vec::new();
@@ -194,7 +192,7 @@ fn unwritable(path: &Path, error: std::io::Error) -> Error {
 }
 
 /// Keeps what an attempt printed. A log that cannot be kept is no reason to fail a source.
-pub(super) async fn keep_log(context: &Context, job: JobId, attempt: u16, log: &[u8]) {
+pub(super) async fn keep_log(core: &Core, job: JobId, attempt: u16, log: &[u8]) {
     let mut text = log;
     if let Some(cut) = text
         .len()
@@ -204,8 +202,7 @@ pub(super) async fn keep_log(context: &Context, job: JobId, attempt: u16, log: &
         text = text.get(cut..).unwrap_or_default();
     }
     let kept = async {
-        let mut writer = context
-            .core
+        let mut writer = core
             .ledger
             .store()
             .put_data(&log_path(job, attempt))

@@ -28,15 +28,18 @@ use crate::ledger::run::RunWriter;
 use crate::model::sources::SourceTable;
 use crate::model::transform::SqlOutput;
 use crate::session::catalog::state_over;
+use crate::session::core::Core;
 use crate::session::effect_node::planning::plan_statement;
+use crate::session::source_rows::json_rows;
 use crate::session::statement::Statement;
 use crate::session::transforms::{ERROR, INPUT, input_schema};
 use crate::session::{parser, query_tree};
 use crate::tables::source_table::{SystemColumn, user_schema};
-use crate::worker::assignments::json_rows;
+use crate::worker::assignments::table_of;
 use crate::worker::command::{Outcome, Stop, StopReason};
-use crate::worker::group::{Context, Group, GroupJob, failed};
+use crate::worker::group::failed;
 use crate::worker::output;
+use crate::worker::queue::{Group, GroupJob};
 
 /// Rows that flow through a transform's query at once. Small, because each may carry a whole
 /// document.
@@ -44,7 +47,7 @@ const BATCH_ROWS: usize = 32;
 
 /// A group for the executor.
 pub(super) struct Work<'a> {
-    pub context: &'a Context,
+    pub core: &'a Arc<Core>,
     pub group: &'a Group,
     pub body: &'a str,
     pub output: SqlOutput,
@@ -163,10 +166,9 @@ impl Work<'_> {
 
     /// Plans the query over some rows.
     async fn plan(&self, part: &[usize]) -> Result<Planned> {
-        let core = &self.context.core;
+        let core = self.core;
         let state = core.ledger.seen();
-        let table = state.tables.get(&self.group.table).map(Arc::clone);
-        let table = table.ok_or_else(|| Error::bug("a table with running jobs was dropped"))?;
+        let table = table_of(&state, self.group)?;
         let input = self.input(part, &input_schema(&table)?)?;
         let mut base = core.base.clone();
         let batch_size = ConfigNonZeroUsize::try_new(BATCH_ROWS)?;
@@ -331,7 +333,7 @@ impl Work<'_> {
             SqlOutput::None => None,
             SqlOutput::Parquet => {
                 let path = format!("{}/result.parquet", output::folder(self.group, job));
-                let store = self.context.core.ledger.store();
+                let store = self.core.ledger.store();
                 let schema = result.schema();
                 let key = schema
                     .fields()

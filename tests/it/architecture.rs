@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["ledger"],
     &["functions", "tables", "format"],
     &["session"],
+    &["client"],
     &["worker", "server", "repl"],
     &["engine"],
     &["demo", "bench"],
@@ -47,9 +48,14 @@ const KEEPERS: &[Keeper] = &[
         reason: "model and ledger must not change when DataFusion does",
     },
     Keeper {
-        names: &["axum", "tonic", "arrow_flight"],
+        names: &["axum", "axum_server", "tonic", "arrow_flight"],
         keepers: &["server"],
         reason: "one path for all surfaces goes through session",
+    },
+    Keeper {
+        names: &["reqwest"],
+        keepers: &["client"],
+        reason: "errors of a server are made ours in one place",
     },
     Keeper {
         names: &["SystemTime::now", "Utc::now", "Local::now"],

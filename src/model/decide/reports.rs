@@ -222,7 +222,7 @@ impl Draft<'_> {
     /// # Errors
     /// `SG9001 bug`.
     pub fn hand_back(&mut self, report: Report) -> Result<Decision> {
-        let (attempt, job) = match self.reported("hand_back", report)? {
+        let (attempt, job) = match self.reported("hand_back_job", report)? {
             Ok(live) => live,
             Err(refused) => return Ok(refused),
         };

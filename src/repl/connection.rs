@@ -1,0 +1,254 @@
+//! Where the prompt sends statements: to a session of an opened store, or to a server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::util::display::array_value_to_string;
+use datafusion::error::DataFusionError;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use parking_lot::Mutex;
+
+use crate::client::{Client, Request};
+use crate::error::{Code, Error, Result};
+use crate::session::parser::parse;
+use crate::session::statement::Statement;
+use crate::session::{Names, OutcomeCount, Session, StatementKind, TableName};
+
+/// The answer to one statement.
+pub struct Shown {
+    /// What the statement is.
+    pub kind: StatementKind,
+    /// The columns of the rows; none where there are no rows to show.
+    pub schema: SchemaRef,
+    /// The rows.
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
+    /// Rows that were written or removed.
+    pub rows_affected: Option<u64>,
+    /// How often each effect function ended in which way.
+    pub summary: Vec<OutcomeCount>,
+    /// What the user should know beside the rows.
+    pub notes: Vec<String>,
+}
+
+/// Where statements run.
+pub enum Connection {
+    /// In this process.
+    Store(Session),
+    /// At a server.
+    Server(ServerSession),
+}
+
+impl From<Session> for Connection {
+    fn from(session: Session) -> Self {
+        Self::Store(session)
+    }
+}
+
+impl From<ServerSession> for Connection {
+    fn from(session: ServerSession) -> Self {
+        Self::Server(session)
+    }
+}
+
+impl Connection {
+    /// Runs one statement.
+    ///
+    /// # Errors
+    /// Those of the statement.
+    pub async fn execute(&self, sql: &str) -> Result<Shown> {
+        match self {
+            Self::Store(session) => {
+                let reply = session.execute(sql).await?;
+                let batches = reply.batches.map(|batch| batch.map_err(late_error));
+                Ok(Shown {
+                    kind: reply.kind,
+                    schema: reply.schema,
+                    batches: batches.boxed(),
+                    rows_affected: reply.rows_affected,
+                    summary: reply.summary,
+                    notes: reply.notes,
+                })
+            }
+            Self::Server(session) => session.execute(sql).await,
+        }
+    }
+
+    /// How many effects a statement would have; none for one without effect functions.
+    ///
+    /// # Errors
+    /// Those of the statement.
+    pub async fn count_effects(&self, sql: &str) -> Result<Option<u64>> {
+        match self {
+            Self::Store(session) => session.count_effects(sql).await,
+            Self::Server(session) => session.count_effects(sql).await,
+        }
+    }
+
+    /// Tables, views and functions, for completion and `\d`.
+    ///
+    /// # Errors
+    /// Those of the store or the server.
+    pub async fn names(&self) -> Result<Names> {
+        match self {
+            Self::Store(session) => session.names().await,
+            Self::Server(session) => session.names().await,
+        }
+    }
+
+    /// Asks for the end of a statement whose answer was dropped. One in this process has ended by
+    /// that.
+    pub async fn cancel(&self) {
+        match self {
+            Self::Store(_) => {}
+            Self::Server(session) => session.cancel().await,
+        }
+    }
+}
+
+/// A user's connection to a server. Clones share what they read.
+#[derive(Clone)]
+pub struct ServerSession {
+    client: Client,
+    /// The functions, and the tables that every store has, of this program's version.
+    known: Arc<Names>,
+    /// The statement whose rows are being read.
+    reading: Arc<Mutex<Option<Arc<str>>>>,
+}
+
+const COLUMNS: &str = "SELECT t.table_name, t.table_type, c.column_name, c.data_type \
+                       FROM information_schema.tables t LEFT JOIN information_schema.columns c \
+                       ON t.table_schema = c.table_schema AND t.table_name = c.table_name \
+                       WHERE t.table_schema <> 'information_schema' \
+                       ORDER BY t.table_name, c.ordinal_position";
+
+impl ServerSession {
+    /// A connection through a client.
+    ///
+    /// # Arguments
+    /// `known`: names of an empty store, for what a server does not tell.
+    pub fn new(client: Client, known: Names) -> Self {
+        Self {
+            client,
+            known: Arc::new(known),
+            reading: Arc::default(),
+        }
+    }
+
+    async fn execute(&self, sql: &str) -> Result<Shown> {
+        *self.reading.lock() = None;
+        let answer = self.client.execute(Request::new(sql)).await?;
+        *self.reading.lock() = Some(answer.statement_id);
+        let schema = answer.rows.schema();
+        let batches = futures::stream::try_unfold(answer.rows, |mut rows| async move {
+            let batch = rows.next().await?;
+            Ok(batch.map(|batch| (batch, rows)))
+        });
+        Ok(Shown {
+            kind: answer.kind,
+            schema,
+            batches: batches.boxed(),
+            rows_affected: answer.rows_affected,
+            summary: answer.summary,
+            notes: answer.notes,
+        })
+    }
+
+    /// Counts the rows of a preview. A server that cannot parse what we can tells by itself.
+    async fn count_effects(&self, sql: &str) -> Result<Option<u64>> {
+        let Statement::Effect(_) = parse(sql)?.statement else {
+            return Ok(None);
+        };
+        let mut preview = self.execute(&format!("PREVIEW {sql}")).await?;
+        let mut rows = 0;
+        while let Some(batch) = preview.batches.next().await {
+            rows += batch?.num_rows() as u64;
+        }
+        Ok(Some(rows))
+    }
+
+    async fn names(&self) -> Result<Names> {
+        let mut columns = self.execute(COLUMNS).await?;
+        let mut tables: BTreeMap<String, TableName> = BTreeMap::new();
+        while let Some(batch) = columns.batches.next().await {
+            let batch = batch?;
+            let text = |column: usize, row: usize| {
+                let column = batch.columns().get(column);
+                let column = column.filter(|column| column.is_valid(row))?;
+                array_value_to_string(column, row).ok()
+            };
+            for row in 0..batch.num_rows() {
+                let name = text(0, row).unwrap_or_default();
+                let table = tables.entry(name.clone()).or_insert_with(|| TableName {
+                    kind: match text(1, row).as_deref() {
+                        Some("VIEW") => "view".to_owned(),
+                        Some(_) | None => "external table".to_owned(),
+                    },
+                    name,
+                    columns: Vec::new(),
+                });
+                if let Some(column) = text(2, row) {
+                    table
+                        .columns
+                        .push((column, text(3, row).unwrap_or_default()));
+                }
+            }
+        }
+        for table in tables.values_mut() {
+            let everywhere = self.known.tables.iter().find(|one| one.name == table.name);
+            if let Some(known) = everywhere {
+                table.kind.clone_from(&known.kind);
+            } else if table.columns.iter().any(|(name, _)| name == "live_job_id") {
+                "source table".clone_into(&mut table.kind);
+            }
+        }
+        Ok(Names {
+            tables: tables.into_values().collect(),
+            functions: self.known.functions.clone(),
+        })
+    }
+
+    /// Before its answer has begun, a statement ends by the closed connection.
+    async fn cancel(&self) {
+        let statement = self.reading.lock().take();
+        if let Some(id) = statement
+            && let Err(error) = self.client.cancel(&id).await
+        {
+            tracing::debug!(%error, "a statement was not cancelled at the server");
+        }
+    }
+}
+
+/// The error of a result that broke off: our own where DataFusion only carried it.
+fn late_error(error: DataFusionError) -> Error {
+    match error {
+        DataFusionError::External(inner) => match inner.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(inner) => Error::new(Code::QueryFailed, inner.to_string()),
+        },
+        DataFusionError::Context(_, inner) => late_error(*inner),
+        DataFusionError::ResourcesExhausted(message) => Error::new(Code::OutOfMemory, message)
+            .with_hint("Select fewer rows or columns, or aggregate less at once."),
+        other => Error::new(Code::QueryFailed, other.strip_backtrace()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_ours_inside_datafusion_come_back_whole() {
+        let ours = Error::new(Code::RowLocked, "row \"a\" is locked").with_hint("Wait.");
+        let wrapped = DataFusionError::External(Box::new(ours)).context("while reading");
+        let error = late_error(wrapped);
+        assert_eq!(
+            (error.code(), error.hint()),
+            (Code::RowLocked, Some("Wait."))
+        );
+        let memory = late_error(DataFusionError::ResourcesExhausted("x".into()));
+        assert_eq!(memory.code(), Code::OutOfMemory);
+    }
+}

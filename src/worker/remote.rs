@@ -1,0 +1,349 @@
+//! The queue of a worker that has no store, only a server: SQL over HTTP, as any outside worker
+//! speaks it, and the server's addresses for files.
+//!
+//! It takes the jobs of commands. A transform in SQL is planned over the tables of the store, so
+//! workers at the store run it, such as those of `sluicegate serve --workers`.
+//!
+//! Invariants: each claim and each report has an idempotency key and is sent again, with pauses
+//! that grow, while the server does not answer; a report that was sent twice counts once. Where a
+//! claim was made and its answer lost with the server, the leases of its jobs run out.
+
+mod files;
+mod reports;
+mod transforms;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::client::{Answer, Client, Request};
+use crate::config::Limits;
+use crate::error::{Error, Result};
+use crate::id::{JobId, Token};
+use crate::model::decide::Report;
+use crate::worker::command::Assignment;
+use crate::worker::queue::{Beat, Ended, Group, GroupJob, Input, Queue, Ready, Verdicts};
+use crate::worker::remote::files::Files;
+use crate::worker::remote::transforms::Listed;
+
+pub use files::Inputs;
+
+/// How often a request is sent while the server does not answer. Chosen: with the pauses, some
+/// forty seconds, in which a server starts again.
+const TRIES: u32 = 12;
+
+/// The first pause; each further one is twice as long.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long one request of a worker may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The queue behind a server.
+#[derive(Debug)]
+pub struct Remote {
+    client: Client,
+    worker: Arc<str>,
+    limits: Limits,
+    background: TaskTracker,
+    files: Files,
+    /// What is known of jobs that wait or run.
+    left: AtomicU64,
+    /// The rows of sources that came with their claims.
+    rows: Mutex<HashMap<JobId, String>>,
+}
+
+impl Remote {
+    /// The queue of a server, for a worker of this name.
+    pub fn new(client: Client, worker: Arc<str>, inputs: Inputs) -> Self {
+        Self {
+            files: Files::new(client.clone(), inputs),
+            client,
+            worker,
+            limits: Limits::default(),
+            background: TaskTracker::new(),
+            left: AtomicU64::new(0),
+            rows: Mutex::default(),
+        }
+    }
+
+    /// Runs a statement that may be sent again.
+    async fn run(&self, sql: String, params: Vec<Value>) -> Result<Answer> {
+        let key = Uuid::now_v7().to_string();
+        with_pauses(|| {
+            self.client.execute(Request {
+                sql: sql.clone(),
+                params: params.clone(),
+                idempotency_key: Some(key.clone()),
+                timeout: Some(REQUEST_TIMEOUT),
+            })
+        })
+        .await
+    }
+
+    async fn listed(&self, names: &[String]) -> Result<Vec<Listed>> {
+        let listed = Listed::all(&self.client).await?;
+        let ours = listed
+            .into_iter()
+            .filter(|one| one.command.is_some() && (names.is_empty() || names.contains(&one.name)));
+        Ok(ours.collect())
+    }
+
+    /// Claims a group of one transform.
+    async fn claim_of(&self, listed: &Listed) -> Result<Option<Group>> {
+        let sql = format!(
+            "CALL claim_jobs({}, [{}], max => {}, rows => TRUE)",
+            literal(&self.worker),
+            literal(&listed.name),
+            listed.def.group_size
+        );
+        let answer = self.run(sql, Vec::new()).await?;
+        let mut jobs = Vec::new();
+        let mut replaced = false;
+        for batch in answer.collect().await? {
+            let rows = Rows(&batch);
+            for row in 0..batch.num_rows() {
+                // The counts of an answer that was lost name no jobs.
+                let (Some(job), Some(token)) = (rows.int("job_id", row), rows.int("token", row))
+                else {
+                    tracing::warn!("a claim was lost; its jobs wait until their leases are over");
+                    return Ok(None);
+                };
+                replaced |= rows.int("transform_version", row) != Some(listed.version);
+                let job = JobId(job);
+                if let Some(source) = rows.text("row", row) {
+                    self.rows.lock().insert(job, source);
+                }
+                jobs.push(GroupJob {
+                    report: Report {
+                        job,
+                        token: Token(token),
+                    },
+                    attempt: rows
+                        .int("attempt", row)
+                        .and_then(|attempt| u16::try_from(attempt).ok())
+                        .unwrap_or(1),
+                    source_id: rows.text("source_id", row).unwrap_or_default(),
+                    params: rows.text("params", row),
+                });
+            }
+        }
+        if replaced {
+            // The transform was replaced between the list and the claim.
+            for job in &jobs {
+                self.rows.lock().remove(&job.report.job);
+            }
+            self.hand_back(jobs.iter().map(|job| job.report)).await?;
+            return Ok(None);
+        }
+        Ok((!jobs.is_empty()).then(|| Group {
+            transform: listed.name.as_str().into(),
+            def: Arc::clone(&listed.def),
+            jobs,
+        }))
+    }
+}
+
+#[async_trait]
+impl Queue for Remote {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn background(&self) -> &TaskTracker {
+        &self.background
+    }
+
+    async fn check(&self, names: &[String]) -> Result<()> {
+        let listed = with_pauses(|| Listed::all(&self.client)).await?;
+        transforms::check(&listed, names)
+    }
+
+    async fn claim(&self, names: &[String], turn: u64) -> Result<Option<Group>> {
+        let mut listed = self.listed(names).await?;
+        let left = listed.iter().map(|one| one.waiting + one.running).sum();
+        self.left.store(left, Ordering::Relaxed);
+        listed.retain(|one| one.waiting > 0);
+        let first = usize::try_from(turn).unwrap_or(0) % listed.len().max(1);
+        listed.rotate_left(first);
+        for one in &listed {
+            if let Some(group) = self.claim_of(one).await? {
+                return Ok(Some(group));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn next_due(&self, names: &[String]) -> Result<Option<Duration>> {
+        let listed = self.listed(names).await?;
+        if listed.iter().all(|one| one.waiting + one.running == 0) {
+            return Ok(None);
+        }
+        let names: Vec<String> = listed.iter().map(|one| literal(&one.name)).collect();
+        let sql = format!(
+            "SELECT min(CASE WHEN state = 'running' THEN expires_at ELSE run_at END) AS due, \
+             now() AS now FROM jobs WHERE ended_at IS NULL AND transform IN ({}) \
+             AND (state = 'running' OR run_at > now())",
+            names.join(", ")
+        );
+        let request = Request {
+            timeout: Some(REQUEST_TIMEOUT),
+            ..Request::new(sql)
+        };
+        for batch in self.client.execute(request).await?.collect().await? {
+            let rows = Rows(&batch);
+            if let (Some(due), Some(now)) = (rows.micros("due", 0), rows.micros("now", 0)) {
+                let micros = u64::try_from(due.saturating_sub(now)).unwrap_or(0);
+                return Ok(Some(Duration::from_micros(micros)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn left(&self, _names: &[String]) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    async fn prepare(&self, group: &Group) -> Result<Ready> {
+        let mut list = Vec::with_capacity(group.jobs.len());
+        for job in &group.jobs {
+            let row = self.rows.lock().remove(&job.report.job).unwrap_or_default();
+            let row = match serde_json::from_str(&row) {
+                Ok(Value::Object(row)) => row,
+                Ok(_) | Err(_) => return Err(Error::bug("a claimed job came without its row")),
+            };
+            let uri = row.get("uri").and_then(Value::as_str).map(str::to_owned);
+            let params = job.params.as_deref();
+            list.push(Assignment {
+                job_id: job.report.job,
+                attempt: job.attempt,
+                token: job.report.token,
+                source_id: job.source_id.clone(),
+                uri,
+                output: String::new(),
+                params: params.and_then(|json| serde_json::from_str(json).ok()),
+                row,
+            });
+        }
+        let (list, failed) = self.files.fetch(list).await?;
+        Ok(Ready {
+            input: Input::Sources(list),
+            failed,
+        })
+    }
+
+    async fn heartbeat(&self, reports: Vec<Report>) -> Result<Vec<(JobId, Beat)>> {
+        let pairs: Vec<String> = reports
+            .iter()
+            .map(|report| format!("({}, {})", report.job, report.token))
+            .collect();
+        let sql = format!(
+            "SELECT column1 AS job, heartbeat(column1, column2) AS beat FROM (VALUES {})",
+            pairs.join(", ")
+        );
+        // A repeated heartbeat must be a new one, so it has no key.
+        let request = Request {
+            timeout: Some(REQUEST_TIMEOUT),
+            ..Request::new(sql)
+        };
+        let mut beats = Vec::with_capacity(reports.len());
+        for batch in self.client.execute(request).await?.collect().await? {
+            let rows = Rows(&batch);
+            for row in 0..batch.num_rows() {
+                let Some(job) = rows.int("job", row) else {
+                    continue;
+                };
+                let beat = match rows.text("beat", row).as_deref() {
+                    Some("alive") => Beat::Alive,
+                    Some("cancel-requested") => Beat::CancelRequested,
+                    Some(_) | None => Beat::Lost,
+                };
+                beats.push((JobId(job), beat));
+            }
+        }
+        Ok(beats)
+    }
+
+    async fn report(&self, group: &Group, ended: Vec<Ended>) -> Result<Verdicts> {
+        self.report_all(group, ended).await
+    }
+}
+
+/// A text as a literal of SQL.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Does something with the server again while that may help.
+async fn with_pauses<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut tries = 1;
+    let mut pause = PAUSE;
+    loop {
+        match attempt().await {
+            Err(error) if error.retryable() && tries < TRIES => {
+                tracing::warn!(%error, tries, "the server is asked again");
+                tokio::time::sleep(pause).await;
+                tries += 1;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// The values of a batch, by the names of columns.
+struct Rows<'a>(&'a RecordBatch);
+
+impl Rows<'_> {
+    fn column(&self, name: &str, to: &DataType, row: usize) -> Option<ArrayRef> {
+        let column = self.0.column_by_name(name)?;
+        (row < column.len() && column.is_valid(row)).then_some(())?;
+        cast(&column.slice(row, 1), to).ok()
+    }
+
+    fn int(&self, name: &str, row: usize) -> Option<u64> {
+        let column = self.column(name, &DataType::Int64, row)?;
+        u64::try_from(column.as_primitive::<Int64Type>().value(0)).ok()
+    }
+
+    fn text(&self, name: &str, row: usize) -> Option<String> {
+        let column = self.column(name, &DataType::Utf8, row)?;
+        Some(column.as_string::<i32>().value(0).to_owned())
+    }
+
+    /// A moment, in microseconds since 1970.
+    fn micros(&self, name: &str, row: usize) -> Option<i64> {
+        let unit = arrow::datatypes::TimeUnit::Microsecond;
+        let moment = DataType::Timestamp(unit, Some("+00:00".into()));
+        let column = self.column(name, &moment, row)?;
+        let column = cast(&column, &DataType::Int64).ok()?;
+        Some(column.as_primitive::<Int64Type>().value(0))
+    }
+
+    fn texts(&self, name: &str, row: usize) -> Vec<String> {
+        let Some(lists) = self.0.column_by_name(name) else {
+            return Vec::new();
+        };
+        let list = lists
+            .as_list_opt::<i32>()
+            .filter(|lists| lists.is_valid(row));
+        let list = list.and_then(|lists| cast(&lists.value(row), &DataType::Utf8).ok());
+        let texts = list.iter().flat_map(|list| list.as_string::<i32>().iter());
+        texts.flatten().map(str::to_owned).collect()
+    }
+}
