@@ -4,7 +4,8 @@ SELECT statement_id,
        at,
        actor,
        message AS sql,
-       params AS idempotency_key,
+       -- As it was sent; before it the ledger keeps whose it is.
+       split_part(params, chr(10), -1) AS idempotency_key,
        payload AS summary
   FROM events
  WHERE kind = 'statement-committed'

@@ -496,6 +496,8 @@ async fn a_repeated_key_tells_the_first_outcome_also_after_a_kill() {
         assert_eq!(again.json(), counted);
     }
     assert_eq!(server.value("SELECT count(*) FROM jobs").await, "3");
+    let known = "SELECT count(*) FROM statements WHERE idempotency_key IN ('k-1', 'k-2')";
+    assert_eq!(server.value(known).await, "2");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 //! | line | what it does |
 //! |---|---|
 //! | `\actor NAME` | the session of this connection belongs to NAME from now on |
-//! | `\advance 90 s` | moves the clock on; the units are `s`, `min`, `h` and `d` |
+//! | `\advance 90 s` | moves the clock on; the units are `ms`, `s`, `min`, `h` and `d` |
 //! | `\reopen` | closes the store and opens it again, as a new process would |
 //! | `\read-only` | the session of this connection may not change the store from now on |
 //! | `\limit effect_rows_max 3` | opens the store again with that limit |
@@ -177,16 +177,17 @@ impl Connection {
                 self.session = None;
             }
             ["\\advance", count, unit] => {
-                let seconds = match *unit {
-                    "s" => 1,
-                    "min" => 60,
-                    "h" => 3600,
-                    "d" => 86400,
+                let ms = match *unit {
+                    "ms" => 1,
+                    "s" => 1000,
+                    "min" => 60_000,
+                    "h" => 3_600_000,
+                    "d" => 86_400_000,
                     _ => return Err(unknown()),
                 };
                 let count: u64 = count.parse().map_err(|_| unknown())?;
                 let bench = self.bench.lock().await;
-                bench.clock.advance(Duration::from_secs(count * seconds));
+                bench.clock.advance(Duration::from_millis(count * ms));
             }
             ["\\reopen"] => self.bench.lock().await.reopen().await?,
             ["\\read-only"] => {

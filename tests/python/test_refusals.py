@@ -1,0 +1,217 @@
+"""What must be refused, and with which status."""
+
+import os
+
+import pytest
+from conftest import Server
+
+EFFECT = "SELECT schedule_job('index', id) FROM things"
+CLAIM = "CALL claim_jobs('w', max => 1)"
+INSERT = "INSERT INTO things VALUES ('z')"
+CREATE = "CREATE TABLE others (id TEXT, PRIMARY KEY (id))"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A server with a token of each role, and a secret beside the folders that it may read."""
+    top = tmp_path_factory.mktemp("guarded")
+    folder = top / "work"
+    folder.mkdir()
+    (top / "secret.txt").write_text("secret")
+    (folder / "open.txt").write_text("open")
+    os.symlink(top / "secret.txt", folder / "link.txt")
+    os.symlink(top, folder / "linked")
+    server = Server("store", folder)
+    server.rows("CREATE TABLE things (id TEXT, PRIMARY KEY (id))")
+    server.rows("INSERT INTO things VALUES ('a')")
+    server.rows(
+        "CREATE TRANSFORM index ON things FROM STATUS 'RAW' TO STATUS 'DONE' USING OUTSIDE WORKER"
+    )
+    roles = ["reader", "worker", "operator", "admin"]
+    server.tokens = {role: f"Bearer {server.token(role, 'the-' + role)}" for role in roles}
+    server.secret = top / "secret.txt"
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Bearer", "Bearer ", "Bearer nonsense", "Basic YW5uOmFubg==", "Bearer \xff"],
+)
+def test_without_a_known_token_nothing_is_answered(guarded, authorization):
+    headers = {} if authorization is None else {"Authorization": authorization}
+    for method, path in [
+        ("POST", "/v1/sql"),
+        ("GET", "/v1/sql?q=SELECT+1"),
+        ("GET", "/v1/statements"),
+        ("GET", "/v1/statements/1"),
+        ("DELETE", "/v1/statements/1"),
+        ("GET", "/metrics"),
+    ]:
+        answer = guarded.send(method, path, b"SELECT 1" if method == "POST" else None, **headers)
+        assert (answer.status, answer.code()) == (401, "SG4001"), (method, path)
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_revoked_token_is_refused_at_once(guarded):
+    token = f"Bearer {guarded.token('reader', 'short-lived')}"
+    assert guarded.sql("SELECT 1", Authorization=token).status == 200
+    from conftest import run
+
+    run("--store", guarded.store, "token", "revoke", "short-lived", folder=guarded.folder)
+    assert guarded.sql("SELECT 1", Authorization=token).status == 401
+
+
+@pytest.mark.parametrize(
+    ("role", "sql", "status"),
+    [
+        ("reader", "SELECT count(*) FROM events", 200),
+        ("reader", f"PREVIEW {EFFECT}", 200),
+        ("reader", EFFECT, 403),
+        ("reader", CLAIM, 403),
+        ("reader", INSERT, 403),
+        ("reader", "COPY (SELECT 1) TO 'reader.csv'", 403),
+        ("worker", CLAIM, 200),
+        ("worker", EFFECT, 403),
+        ("worker", INSERT, 403),
+        ("operator", EFFECT, 200),
+        ("operator", "DELETE FROM things WHERE id = 'nobody'", 200),
+        ("operator", CREATE, 403),
+        ("operator", "DROP TRANSFORM index", 403),
+        ("operator", "CREATE EXTERNAL TABLE e STORED AS CSV LOCATION 'open.txt'", 403),
+        ("admin", CREATE, 200),
+    ],
+)
+def test_a_role_allows_what_it_says(guarded, role, sql, status):
+    answer = guarded.sql(sql, Authorization=guarded.tokens[role])
+    assert answer.status == status, answer.body.decode()
+
+
+def test_a_statement_of_another_is_not_there(guarded):
+    mine = guarded.sql("SELECT 1", Authorization=guarded.tokens["admin"])
+    where = "/v1/statements/" + mine.headers["Sluicegate-Statement-Id"]
+    assert guarded.send("GET", where, Authorization=guarded.tokens["admin"]).status == 200
+    for method, path in [("GET", where), ("GET", where + "/result"), ("DELETE", where)]:
+        answer = guarded.send(method, path, Authorization=guarded.tokens["reader"])
+        assert answer.status == 404, answer.body.decode()
+
+
+@pytest.mark.parametrize("role", ["reader", "operator", "admin"])
+def test_no_path_leads_out_of_the_allowed_folders(guarded, role):
+    secret = guarded.secret
+    tricks = [
+        f"{secret}",
+        f"file://{secret}",
+        f"FILE://{secret}",
+        f"file://localhost{secret}",
+        "../secret.txt",
+        "./../secret.txt",
+        "linked/secret.txt",
+        "link.txt",
+        "store/../../secret.txt",
+        "%2e%2e/secret.txt",
+        "file:..%2fsecret.txt",
+        f"//{secret}",
+        "/proc/self/environ",
+        "/etc/passwd",
+    ]
+    authorization = guarded.tokens[role]
+    for path in tricks:
+        for sql in [
+            f"SELECT read_text('{path}')",
+            f"SELECT content_hash('{path}')",
+            f"SELECT * FROM list_files('{path}')",
+        ]:
+            answer = guarded.sql(sql, Authorization=authorization)
+            found = answer.status == 200 and answer.json()
+            assert not found and answer.status in (200, 400, 403, 404), (sql, answer.body)
+            assert b"root:" not in answer.body and b'"secret"' not in answer.body
+    for path in ["../*", "/etc/*", f"{secret.parent}/*", "linked/*", "../**"]:
+        answer = guarded.sql(f"SELECT uri FROM list_files('{path}')", Authorization=authorization)
+        found = answer.status == 200 and answer.json()
+        assert not found and answer.status in (200, 403), (path, answer.body)
+
+
+@pytest.mark.parametrize("role", ["operator", "admin"])
+def test_copy_writes_nowhere_else(guarded, role):
+    top = guarded.secret.parent
+    before = sorted(top.iterdir())
+    for path in [
+        "../out.csv",
+        f"{top}/out.csv",
+        f"file://{top}/out.csv",
+        "linked/out.csv",
+        "store/../../out.csv",
+        "link.txt",
+        "/tmp/sluicegate-must-not-be-here.csv",
+    ]:
+        answer = guarded.sql(
+            f"COPY (SELECT 1 AS a) TO '{path}' STORED AS CSV", Authorization=guarded.tokens[role]
+        )
+        assert answer.status == 403, (path, answer.body)
+    assert sorted(top.iterdir()) == before
+    assert guarded.secret.read_text() == "secret"
+
+
+def test_what_is_in_the_folder_can_be_read(guarded):
+    authorization = guarded.tokens["reader"]
+    assert guarded.rows("SELECT read_text('open.txt')", Authorization=authorization) == [("open",)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SET datafusion.runtime.memory_limit = '100G'",
+        "SET datafusion.runtime.max_temp_directory_size = '100G'",
+        "SET datafusion.runtime.temp_directory = '/'",
+        "set Datafusion.Runtime.Memory_Limit to '100G'",
+        "RESET datafusion.runtime.memory_limit",
+        "SET datafusion.execution.target_partitions = 100000",
+        "SET datafusion.catalog.information_schema = false",
+    ],
+)
+@pytest.mark.parametrize("role", ["reader", "operator", "admin"])
+def test_no_setting_lifts_a_limit(guarded, sql, role):
+    answer = guarded.sql(sql, Authorization=guarded.tokens[role])
+    assert answer.status in (400, 403), answer.body.decode()
+    assert answer.code() in ("SG1005", "SG1006", "SG4002"), answer.body.decode()
+
+
+def test_a_body_that_is_too_large_is_refused_and_the_next_request_works(guarded):
+    authorization = guarded.tokens["operator"]
+    body = b"SELECT '" + b"x" * (17 << 20) + b"'"
+    answer = guarded.send("POST", "/v1/sql", body, Authorization=authorization)
+    assert (answer.status, answer.code()) == (413, "SG5004")
+    pieces = (b"SELECT 1 -- " + b"x" * (1 << 20) for _ in range(18))
+    connection = guarded.connect()
+    headers = {"Authorization": authorization, "Content-Type": "text/plain"}
+    connection.request("POST", "/v1/sql", pieces, headers, encode_chunked=True)
+    assert connection.getresponse().status == 413
+    assert guarded.sql("SELECT 1", Authorization=authorization).status == 200
+
+
+@pytest.mark.parametrize(
+    ("sql", "headers", "status"),
+    [
+        ("SELEC 1", {}, 400),
+        ("SELECT 1; SELECT 2", {}, 400),
+        ("SELECT * FROM range(0, 100)", {"Sluicegate_Max_Rows": 10}, 413),
+        ("SELECT 1", {"Sluicegate_Max_Rows": "many"}, 400),
+        ("SELECT 1", {"Sluicegate_Timeout": "soon"}, 400),
+        ("SELECT 1", {"Accept": "image/png"}, 406),
+        ("SELECT 1", {"Idempotency_Key": "k" * 1000}, 400),
+        (EFFECT, {"Sluicegate_Read_Only": "?1"}, 403),
+        (EFFECT, {"Sluicegate_Read_Only": "yes"}, 400),
+    ],
+)
+def test_a_request_that_cannot_be_answered_says_so(guarded, sql, headers, status):
+    answer = guarded.sql(sql, Authorization=guarded.tokens["admin"], **headers)
+    assert answer.status == status, answer.body.decode()
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["detail"] and answer.json()["code"]
+
+
+def test_get_is_for_queries_only(guarded):
+    for sql in ["SELECT+set_status('things','a','X')", "DELETE+FROM+things", "CHECKPOINT"]:
+        answer = guarded.send("GET", f"/v1/sql?q={sql}", Authorization=guarded.tokens["admin"])
+        assert (answer.status, answer.headers["Allow"]) == (405, "POST"), sql
