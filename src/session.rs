@@ -29,6 +29,7 @@ pub mod tokens;
 pub mod transforms;
 pub mod write;
 pub mod writeback;
+mod yielding;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -36,7 +36,6 @@ import os
 import sys
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 import uuid
 
@@ -179,8 +178,7 @@ class Client:
         statement had run before, "rows" (these are its rows) or "summary" (the rows are gone, and
         these are the counts of outcomes).
         """
-        answer = self._change("/v1/sql", *_request(sql, params, tables, {}), key, sql)
-        return answer.frame()
+        return self._change(sql, *_request(sql, params, tables, {}), key).frame()
 
     def upload(self, table, frame, mode="insert", key=None):
         """Writes the rows of a DataFrame into a source table; returns how many.
@@ -197,13 +195,13 @@ class Client:
                 f"table {table} has no column {', '.join(unknown)}; "
                 f"it has {', '.join(name for name in shape.names)}"
             )
+        verb = {"insert": "INSERT", "replace": "REPLACE"}[mode]
+        columns = ", ".join(_quoted(name) for name in names)
+        sql = f"{verb} INTO {_quoted(table)} ({columns}) SELECT {columns} FROM uploaded"
         fields = [shape.field(name).remove_metadata() for name in names]
         rows = _table(frame[names]).cast(pyarrow.schema(fields))
-        where = urllib.parse.urlencode({"table": table, "mode": mode})
-        answer = self._change(
-            f"/v1/flight/put?{where}", _stream(rows), {"Content-Type": ARROW_STREAM}, key
-        )
-        return json.loads(answer.body)["rows_affected"]
+        answer = self._change(sql, *_request(sql, None, {"uploaded": rows}, {}), key)
+        return int(answer.headers["Sluicegate-Rows-Affected"])
 
     # ------------------------------------------------------------ jobs
 
@@ -321,14 +319,19 @@ class Client:
 
     def _ask(self, sql, params, tables, rows_max):
         body, headers = _request(sql, params, tables, {"max_rows": rows_max})
-        return self._send("/v1/sql", body, {**headers, "Sluicegate-Read-Only": "?1"}, sql)
+        try:
+            return self._send(sql, body, {**headers, "Sluicegate-Read-Only": "?1"})
+        except SluicegateError as error:
+            if error.code == "SG1007":
+                error.hint = "query() only looks: preview() says what this would do, execute() does it."
+            raise
 
-    def _change(self, path, body, headers, key, sql=None):
+    def _change(self, sql, body, headers, key):
         """Sends a change with its key, which is forgotten once the change is known to be over."""
-        content = hashlib.sha256(path.encode() + b"\0" + body).hexdigest()
+        content = hashlib.sha256(body).hexdigest()
         sent = key or self._unanswered.setdefault(content, str(uuid.uuid4()))
         try:
-            answer = self._send(path, body, {**headers, "Idempotency-Key": sent}, sql)
+            answer = self._send(sql, body, {**headers, "Idempotency-Key": sent})
         except SluicegateError as error:
             if error.effects_committed is False:
                 self._unanswered.pop(content, None)
@@ -338,13 +341,14 @@ class Client:
             print("This had been done already; what you see is its first outcome.")
         return answer
 
-    def _send(self, path, body, headers, sql=None):
+    def _send(self, sql, body, headers):
         """Sends a request, again where that is safe and may help, and returns the answer."""
+        url = self.url + "/v1/sql"
         headers = {"Accept": ARROW_STREAM, "Sluicegate-Timeout": str(self.timeout), **headers}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         for tried in range(1, TRIES + 1):
-            request = urllib.request.Request(self.url + path, body, headers, method="POST")
+            request = urllib.request.Request(url, body, headers, method="POST")
             try:
                 # The server ends the statement in time; a little later its silence is a failure.
                 with urllib.request.urlopen(request, timeout=self.timeout + 10) as response:
@@ -413,6 +417,11 @@ def _table(frame):
 
 
 def _frame(table):
+    # Categories would refuse the new values that somebody who edits a column writes into it.
+    for place, field in enumerate(table.schema):
+        if pyarrow.types.is_dictionary(field.type):
+            plain = table.column(place).cast(field.type.value_type)
+            table = table.set_column(place, field.name, plain)
     return table.to_pandas(types_mapper=PANDAS_TYPES.get, date_as_object=False)
 
 

@@ -23,6 +23,7 @@ use crate::session::Session;
 use crate::session::catalog::Sight;
 use crate::session::effect_node::planning::install;
 use crate::session::sink::StatementText;
+use crate::session::yielding::YieldingJoins;
 use crate::tables::source_scan::register_store;
 
 /// What `CALL` of a procedure runs. Effect functions are no procedures.
@@ -91,7 +92,8 @@ impl Core {
         let builder = SessionStateBuilder::new()
             .with_config(config())
             .with_runtime_env(runtime)
-            .with_default_features();
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(YieldingJoins));
         let base = pure::install(install(builder, &known, Vec::new()), &ledger, &roots).build();
         let public_url: Arc<str> = ledger.store().url().as_str().into();
         Ok(Self {
