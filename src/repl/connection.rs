@@ -188,6 +188,8 @@ impl ServerSession {
                     },
                     name,
                     columns: Vec::new(),
+                    schema: None,
+                    key: None,
                 });
                 if let Some(column) = text(2, row) {
                     table
