@@ -19,6 +19,7 @@ pub mod keys;
 pub mod locks;
 pub mod queue;
 pub mod rules;
+mod scheduling;
 pub mod sources;
 pub mod state;
 pub mod tokens;

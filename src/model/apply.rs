@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::id::{BatchId, JobId, RunId, Slot, TableId, Token, TransformId, Version};
 use crate::model::event::{AttemptRef, Event, ObjectKind, Origin, RowRef, SourceRef};
-use crate::model::jobs::{Batch, Job, JobExtra, JobState, Liveness, Worker};
+use crate::model::jobs::{Batch, Job, JobState, Liveness, Worker};
 use crate::model::locks::{Lock, LockMode};
 use crate::model::rules::{self, Rule, Violation, require};
+use crate::model::scheduling::Scheduling;
 use crate::model::sources::{Presence, Run, Source, SourceTable, TableDef};
 use crate::model::state::{Dropped, KeptStatement, Object, State, Transform};
 use crate::model::tokens::{AccessToken, Role, Validity};
@@ -25,13 +26,7 @@ pub fn apply(
     origin: Origin<'_>,
     event: &Event<'_>,
 ) -> Result<(), Violation> {
-    require(
-        Rule::TimeForward,
-        rules::time_runs_on(state.at, origin.at),
-        || format!("{} comes after {}", origin.at, state.at),
-    )?;
-    state.at = origin.at;
-    state.version = version;
+    advance(state, version, origin)?;
     let mut step = Step {
         state,
         version,
@@ -84,19 +79,10 @@ pub fn apply(
             step.status_set(source.table, source.slot, status)
         }
         Event::BatchCreated { batch, name } => step.batch_created(batch, name),
-        Event::JobScheduled {
-            job,
-            source,
-            transform,
-            batch,
-            priority,
-            run_at,
-            params,
-            parent,
-        } => {
-            let extra = (params.is_some() || parent != JobId::NONE)
-                .then(|| step.scheduled_extra(params, parent));
-            step.job_scheduled(job, source, transform, batch, priority, run_at, extra)
+        Event::JobScheduled { job, source, with } => {
+            let mut scheduling = Scheduling::begin(step.state, source.table, with)?;
+            scheduling.add(step.state, job, source.slot)?;
+            scheduling.end(step.state)
         }
         Event::JobStarted {
             attempt,
@@ -157,6 +143,22 @@ pub fn apply(
     }
 }
 
+/// Moves a state to the commit of an event.
+pub(in crate::model) fn advance(
+    state: &mut State,
+    version: Version,
+    origin: Origin<'_>,
+) -> Result<(), Violation> {
+    require(
+        Rule::TimeForward,
+        rules::time_runs_on(state.at, origin.at),
+        || format!("{} comes after {}", origin.at, state.at),
+    )?;
+    state.at = origin.at;
+    state.version = version;
+    Ok(())
+}
+
 /// One event being folded in.
 struct Step<'s, 'o> {
     state: &'s mut State,
@@ -164,7 +166,11 @@ struct Step<'s, 'o> {
     origin: Origin<'o>,
 }
 
-fn known<T>(found: Option<T>, what: impl FnOnce() -> String) -> Result<T, Violation> {
+/// What an event names must be there.
+pub(in crate::model) fn known<T>(
+    found: Option<T>,
+    what: impl FnOnce() -> String,
+) -> Result<T, Violation> {
     found.ok_or_else(|| Violation {
         rule: Rule::Known,
         what: what(),
@@ -537,107 +543,6 @@ impl Step<'_, '_> {
         Ok(())
     }
 
-    /// Jobs of one statement mostly share their parameters: the last job's are used again.
-    fn scheduled_extra(&self, params: Option<&str>, parent: JobId) -> Arc<JobExtra> {
-        let last = self
-            .state
-            .job(self.state.last_job)
-            .and_then(|job| job.extra.as_ref());
-        match last {
-            Some(extra)
-                if extra.params.as_deref() == params
-                    && **extra
-                        == JobExtra {
-                            params: extra.params.clone(),
-                            parent,
-                            ..JobExtra::default()
-                        } =>
-            {
-                Arc::clone(extra)
-            }
-            Some(_) | None => Arc::new(JobExtra {
-                params: params.map(Into::into),
-                parent,
-                ..JobExtra::default()
-            }),
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
-    fn job_scheduled(
-        &mut self,
-        id: JobId,
-        source_ref: SourceRef<'_>,
-        transform: TransformId,
-        batch: BatchId,
-        priority: i16,
-        run_at: Timestamp,
-        extra: Option<Arc<JobExtra>>,
-    ) -> Result<(), Violation> {
-        let at = self.origin.at;
-        let next = JobId(self.state.last_job.0 + 1);
-        require(Rule::IdsInOrder, Permission::of(id == next), || {
-            format!("job {id} comes where job {next} is next")
-        })?;
-        let SourceRef { table, slot, key } = source_ref;
-        let source = known(self.state.source(table, slot), || {
-            format!("source \"{key}\"")
-        })?;
-        let scheduled = known(self.state.transforms.get(&transform), || {
-            format!("transform {transform}")
-        })?;
-        require(Rule::Known, rules::works_on(scheduled, table), || {
-            format!(
-                "transform \"{}\" is not one of this table, or was dropped",
-                scheduled.name
-            )
-        })?;
-        let free = rules::no_live_job(self.state, source, transform);
-        require(Rule::OneLiveJob, free, || {
-            format!("source \"{key}\" gets job {id}")
-        })?;
-        let last_live = self.state.live_jobs(source).last().map(|(id, _)| id);
-        let job = Job {
-            table,
-            slot,
-            transform,
-            transform_version: 0,
-            batch,
-            state: JobState::Waiting,
-            priority,
-            attempt: 0,
-            failures: 0,
-            crashes: 0,
-            worker: 0,
-            token: Token(0),
-            next_live: JobId::NONE,
-            created_at: at,
-            run_at,
-            started_at: Timestamp(0),
-            ended_at: Timestamp(0),
-            expires_at: Timestamp(0),
-            extra,
-        };
-        self.state.jobs.push(job);
-        self.state.last_job = id;
-        let table = self.table(table)?;
-        table.live_jobs += 1;
-        let source = known(table.source_mut(slot), || format!("slot {slot}"))?;
-        source.last_job = id;
-        match last_live {
-            None => source.live_job = id,
-            Some(last) => self.job(last)?.next_live = id,
-        }
-        let owner = known(self.state.transform_mut(transform), || {
-            format!("transform {transform}")
-        })?;
-        owner.queue.insert(priority, run_at, id);
-        let batch = known(self.state.batch_mut(batch), || format!("batch {batch}"))?;
-        batch.count_move(None, JobState::Waiting);
-        batch.ended_at = Timestamp(0);
-        Ok(())
-    }
-
     fn job_started(
         &mut self,
         attempt: AttemptRef,
@@ -752,7 +657,7 @@ impl Step<'_, '_> {
             job.ended_at = at;
         }
         let batch = known(self.state.batch_mut(batch), || format!("batch {batch}"))?;
-        batch.count_move(Some(from), to);
+        batch.count_move(from, to);
         let live: u64 = JobState::ALL
             .iter()
             .filter(|state| state.liveness() == Liveness::Live)

@@ -14,9 +14,9 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 
-use crate::id::{BatchId, JobId, RunId, Slot, Token, Version};
+use crate::id::{BatchId, JobId, RunId, Slot, TableId, Token, Version};
 use crate::model::event::{
-    AttemptRef, Event, EventKind, ObjectKind, Origin, Refusal, RowRef, SourceRef,
+    AttemptRef, Event, EventKind, ObjectKind, Origin, Refusal, RowRef, Scheduled, SourceRef,
 };
 use crate::model::jobs::JobState;
 use crate::model::keys::Key;
@@ -185,11 +185,11 @@ struct DictionaryBuilder {
 }
 
 impl DictionaryBuilder {
-    fn append(&mut self, value: &str) {
+    fn append(&mut self, value: &str, times: usize) {
         if let Some((last, key)) = &self.last
             && last.as_ref() == value
         {
-            self.keys.append_value(*key);
+            self.keys.append_value_n(*key, times);
             return;
         }
         let (name, key) = match self.index.get_key_value(value) {
@@ -202,7 +202,7 @@ impl DictionaryBuilder {
                 (name, key)
             }
         };
-        self.keys.append_value(key);
+        self.keys.append_value_n(key, times);
         self.last = Some((name, key));
     }
 
@@ -219,6 +219,8 @@ impl DictionaryBuilder {
 pub struct EventsBuilder {
     columns: Vec<(Values, usize)>,
     rows: usize,
+    /// The rows that are being appended: a value is written into each of them.
+    times: usize,
     first_ordinal: usize,
 }
 
@@ -231,6 +233,7 @@ impl Default for EventsBuilder {
         Self {
             columns,
             rows: 0,
+            times: 1,
             first_ordinal: 0,
         }
     }
@@ -270,19 +273,29 @@ impl EventsBuilder {
         RecordBatch::try_new(schema(), arrays)
     }
 
-    fn at(&mut self, column: Column) -> Option<&mut Values> {
-        let rows = self.rows;
+    /// The values of a column, to which the caller appends those of `times` rows.
+    fn at(&mut self, column: Column) -> Option<(&mut Values, usize)> {
+        let (rows, times) = (self.rows, self.times);
         let (values, filled) = self.columns.get_mut(column as usize)?;
         if *filled < rows {
             values.append_nulls(rows - *filled);
         }
-        *filled = rows + 1;
-        Some(values)
+        *filled = rows + times;
+        Some((values, times))
     }
 
     fn int(&mut self, column: Column, value: i64) {
-        if let Some(Values::Int(builder)) = self.at(column) {
-            builder.append_value(value);
+        if let Some((Values::Int(builder), times)) = self.at(column) {
+            builder.append_value_n(value, times);
+        }
+    }
+
+    /// Numbers that count on from row to row.
+    fn counting(&mut self, column: Column, first: u64) {
+        if let Some((Values::Int(builder), times)) = self.at(column) {
+            let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+            let numbers = first..first.saturating_add(times as u64);
+            numbers.for_each(|value| builder.append_value(number(value)));
         }
     }
 
@@ -291,16 +304,18 @@ impl EventsBuilder {
     }
 
     fn time(&mut self, column: Column, value: Timestamp) {
-        if let Some(Values::Time(builder)) = self.at(column) {
-            builder.append_value(value.0);
+        if let Some((Values::Time(builder), times)) = self.at(column) {
+            builder.append_value_n(value.0, times);
         }
     }
 
     fn text(&mut self, column: Column, value: &str) {
         match self.at(column) {
-            Some(Values::Text(builder)) => builder.append_value(value),
-            Some(Values::Dictionary(builder)) => builder.append(value),
-            Some(Values::Int(_) | Values::Time(_)) | None => {}
+            Some((Values::Text(builder), times)) => {
+                (0..times).for_each(|_| builder.append_value(value));
+            }
+            Some((Values::Dictionary(builder), times)) => builder.append(value, times),
+            Some((Values::Int(_) | Values::Time(_), _)) | None => {}
         }
     }
 
@@ -374,17 +389,70 @@ impl EventsBuilder {
 
     /// Appends an event. `state` is the one before it.
     pub fn push(&mut self, version: Version, origin: Origin<'_>, event: &Event<'_>, state: &State) {
+        self.head(version, origin, event.kind());
+        self.push_body(event, state);
+        self.rows += 1;
+    }
+
+    /// Appends the `job-scheduled` events of jobs whose ids follow each other, in the order of
+    /// their sources.
+    pub fn push_scheduled(
+        &mut self,
+        version: Version,
+        origin: Origin<'_>,
+        (first, with): (JobId, Scheduled<'_>),
+        (table, slots): (TableId, &[Slot]),
+        state: &State,
+    ) {
+        self.times = slots.len();
+        self.head(version, origin, EventKind::JobScheduled);
+        self.scheduled(first, with, state);
+        if let Some(table) = state.tables.get(&table) {
+            self.text(Column::SourceTable, &table.name);
+            if let Some((Values::Text(builder), _)) = self.at(Column::SourceId) {
+                for slot in slots {
+                    match table.keys.get(*slot) {
+                        Some(Key::Text(text)) => builder.append_value(text),
+                        Some(Key::Int(number)) => builder.append_value(number.to_string()),
+                        None => builder.append_null(),
+                    }
+                }
+            }
+        }
+        if let Some((Values::Int(builder), _)) = self.at(Column::Slot) {
+            slots
+                .iter()
+                .for_each(|slot| builder.append_value(i64::from(slot.0)));
+        }
+        self.rows += slots.len();
+        self.times = 1;
+    }
+
+    /// The columns that every event has.
+    fn head(&mut self, version: Version, origin: Origin<'_>, kind: EventKind) {
         self.id(Column::Version, version.0);
-        self.int(
-            Column::Ordinal,
-            i64::try_from(self.first_ordinal + self.rows).unwrap_or(i64::MAX),
-        );
+        let ordinal = self.first_ordinal + self.rows;
+        self.counting(Column::Ordinal, ordinal as u64);
         self.time(Column::At, origin.at);
         self.text(Column::Actor, origin.actor);
         self.text(Column::StatementId, origin.statement_id);
-        self.text(Column::Kind, event.kind().name());
-        self.push_body(event, state);
-        self.rows += 1;
+        self.text(Column::Kind, kind.name());
+    }
+
+    /// The columns of scheduled jobs but for those of their sources.
+    fn scheduled(&mut self, first: JobId, with: Scheduled<'_>, state: &State) {
+        self.counting(Column::JobId, first.0);
+        if let Some(transform) = state.transforms.get(&with.transform) {
+            self.text(Column::Transform, &transform.name);
+        }
+        self.id(Column::BatchId, with.batch.0);
+        self.int(Column::Priority, i64::from(with.priority));
+        self.time(Column::RunAt, with.run_at);
+        self.text(Column::ToState, JobState::Waiting.name());
+        self.text_if(Column::Params, with.params);
+        if let Some(parent) = with.parent.some() {
+            self.id(Column::ParentJobId, parent.0);
+        }
     }
 
     fn push_body(&mut self, event: &Event<'_>, state: &State) {
@@ -523,29 +591,9 @@ impl EventsBuilder {
 
     fn push_job(&mut self, event: &Event<'_>, state: &State) {
         match *event {
-            Event::JobScheduled {
-                job,
-                source,
-                transform,
-                batch,
-                priority,
-                run_at,
-                params,
-                parent,
-            } => {
-                self.id(Column::JobId, job.0);
+            Event::JobScheduled { job, source, with } => {
+                self.scheduled(job, with, state);
                 self.source(state, source);
-                if let Some(transform) = state.transforms.get(&transform) {
-                    self.text(Column::Transform, &transform.name);
-                }
-                self.id(Column::BatchId, batch.0);
-                self.int(Column::Priority, i64::from(priority));
-                self.time(Column::RunAt, run_at);
-                self.text(Column::ToState, JobState::Waiting.name());
-                self.text_if(Column::Params, params);
-                if let Some(parent) = parent.some() {
-                    self.id(Column::ParentJobId, parent.0);
-                }
             }
             Event::JobStarted {
                 attempt,
@@ -636,7 +684,7 @@ impl EventsBuilder {
     fn run(
         &mut self,
         state: &State,
-        table: crate::id::TableId,
+        table: TableId,
         run: RunId,
         path: &str,
         rows: u64,
@@ -967,14 +1015,16 @@ impl<'a> EventsReader<'a> {
             EventKind::JobScheduled => Event::JobScheduled {
                 job: self.job_id(row)?,
                 source: self.source(row, state)?,
-                transform: self.transform(row, state)?,
-                batch: BatchId(self.number(Column::BatchId, row)?),
-                priority: self.number(Column::Priority, row)?,
-                run_at: self.time(Column::RunAt, row)?,
-                params: self.text_if(Column::Params, row),
-                parent: match self.int_if(Column::ParentJobId, row) {
-                    Some(_) => JobId(self.number(Column::ParentJobId, row)?),
-                    None => JobId::NONE,
+                with: Scheduled {
+                    transform: self.transform(row, state)?,
+                    batch: BatchId(self.number(Column::BatchId, row)?),
+                    priority: self.number(Column::Priority, row)?,
+                    run_at: self.time(Column::RunAt, row)?,
+                    params: self.text_if(Column::Params, row),
+                    parent: match self.int_if(Column::ParentJobId, row) {
+                        Some(_) => JobId(self.number(Column::ParentJobId, row)?),
+                        None => JobId::NONE,
+                    },
                 },
             },
             EventKind::JobStarted => Event::JobStarted {

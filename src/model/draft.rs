@@ -7,11 +7,12 @@ use arrow::array::RecordBatch;
 
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
-use crate::id::{BatchId, Version};
-use crate::model::apply::apply;
+use crate::id::{BatchId, JobId, Slot, TableId, Version};
+use crate::model::apply::{advance, apply};
 use crate::model::columns::EventsBuilder;
-use crate::model::event::{Event, Origin};
+use crate::model::event::{Event, Origin, Scheduled};
 use crate::model::rules::Violation;
+use crate::model::scheduling::Scheduling;
 use crate::model::state::State;
 use crate::time::Timestamp;
 
@@ -144,13 +145,63 @@ impl<'l> Draft<'l> {
 
     /// Folds an event in and keeps it. Every rule is checked here.
     pub(in crate::model) fn emit(&mut self, event: &Event<'_>) -> Result<()> {
-        let origin = Origin {
-            actor: &self.author.actor,
-            statement_id: &self.author.statement_id,
-            at: self.at,
-        };
+        let origin = origin(&self.author, self.at);
         self.events.push(self.version, origin, event, &self.state);
         apply(&mut self.state, self.version, origin, event).map_err(broken)
+    }
+
+    /// Begins to schedule jobs that have all but their sources in common. Their events are kept
+    /// when it ends, so nothing may be emitted before.
+    pub(in crate::model) fn begin_scheduling<'a>(
+        &mut self,
+        table: TableId,
+        with: Scheduled<'a>,
+    ) -> Result<OpenScheduling<'a>> {
+        let origin = origin(&self.author, self.at);
+        advance(&mut self.state, self.version, origin).map_err(broken)?;
+        let jobs = Scheduling::begin(&self.state, table, with).map_err(broken)?;
+        Ok(OpenScheduling {
+            jobs,
+            slots: Vec::new(),
+        })
+    }
+
+    /// Folds a job on a source in.
+    pub(in crate::model) fn add_scheduled(
+        &mut self,
+        open: &mut OpenScheduling<'_>,
+        slot: Slot,
+    ) -> Result<JobId> {
+        let job = open.jobs.next();
+        open.jobs.add(&mut self.state, job, slot).map_err(broken)?;
+        open.slots.push(slot);
+        Ok(job)
+    }
+
+    /// Keeps the events of the jobs.
+    pub(in crate::model) fn end_scheduling(&mut self, open: OpenScheduling<'_>) -> Result<()> {
+        let OpenScheduling { jobs, slots } = open;
+        let origin = origin(&self.author, self.at);
+        let common = (jobs.first(), jobs.with());
+        let sources = (jobs.table(), slots.as_slice());
+        self.events
+            .push_scheduled(self.version, origin, common, sources, &self.state);
+        jobs.end(&mut self.state).map_err(broken)
+    }
+}
+
+/// Jobs whose events are not kept yet.
+#[derive(Debug)]
+pub(in crate::model) struct OpenScheduling<'a> {
+    jobs: Scheduling<'a>,
+    slots: Vec<Slot>,
+}
+
+fn origin(author: &Author, at: Timestamp) -> Origin<'_> {
+    Origin {
+        actor: &author.actor,
+        statement_id: &author.statement_id,
+        at,
     }
 }
 

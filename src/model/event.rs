@@ -134,6 +134,23 @@ pub struct SourceRef<'a> {
     pub key: Key<'a>,
 }
 
+/// What jobs that are scheduled together have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduled<'a> {
+    /// The transform.
+    pub transform: TransformId,
+    /// The batch.
+    pub batch: BatchId,
+    /// Higher runs first.
+    pub priority: i16,
+    /// Not before.
+    pub run_at: Timestamp,
+    /// Parameters, as JSON.
+    pub params: Option<&'a str>,
+    /// The final job that is tried again; none for a new one.
+    pub parent: JobId,
+}
+
 /// A running attempt as reports name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttemptRef {
@@ -301,18 +318,8 @@ pub enum Event<'a> {
         job: JobId,
         /// The source.
         source: SourceRef<'a>,
-        /// The transform.
-        transform: TransformId,
-        /// The batch.
-        batch: BatchId,
-        /// Higher runs first.
-        priority: i16,
-        /// Not before.
-        run_at: Timestamp,
-        /// Parameters, as JSON.
-        params: Option<&'a str>,
-        /// The final job that this one tries again; none for a new one.
-        parent: JobId,
+        /// Everything else.
+        with: Scheduled<'a>,
     },
     /// See [`EventKind::JobStarted`].
     JobStarted {

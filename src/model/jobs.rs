@@ -189,10 +189,20 @@ impl Batch {
             .unwrap_or(0)
     }
 
-    /// Counts a job out of one state and into another.
-    pub fn count_move(&mut self, from: Option<JobState>, to: JobState) {
+    /// Counts new jobs.
+    pub fn count_scheduled(&mut self, jobs: u64) {
         for (state, count) in JobState::ALL.iter().zip(self.counts.iter_mut()) {
-            if Some(*state) == from {
+            if *state == JobState::Waiting {
+                *count += jobs;
+            }
+        }
+        self.ended_at = Timestamp(0);
+    }
+
+    /// Counts a job out of one state and into another.
+    pub fn count_move(&mut self, from: JobState, to: JobState) {
+        for (state, count) in JobState::ALL.iter().zip(self.counts.iter_mut()) {
+            if *state == from {
                 *count = count.saturating_sub(1);
             }
             if *state == to {

@@ -41,11 +41,27 @@ impl Queue {
 
     /// Puts a job in.
     pub fn insert(&mut self, priority: i16, run_at: Timestamp, job: JobId) {
-        self.len += 1;
+        self.insert_new(QueueRange {
+            priority,
+            run_at,
+            first: job,
+            end: JobId(job.0 + 1),
+        });
+    }
+
+    /// Puts jobs in, none of which is there.
+    pub fn insert_new(&mut self, jobs: QueueRange) {
+        let QueueRange {
+            priority,
+            run_at,
+            first,
+            end: new_end,
+        } = jobs;
+        self.len += new_end.0 - first.0;
         let place = Place {
             priority: Reverse(priority),
             run_at,
-            first: job,
+            first,
         };
         let before = self
             .ranges
@@ -54,12 +70,12 @@ impl Queue {
             .map(|(before, end)| (*before, *end));
         if let Some((before, end)) = before {
             let same = before.priority == place.priority && before.run_at == run_at;
-            if same && end == job {
-                self.ranges.insert(before, JobId(job.0 + 1));
+            if same && end == first {
+                self.ranges.insert(before, new_end);
                 return;
             }
         }
-        self.ranges.insert(place, JobId(job.0 + 1));
+        self.ranges.insert(place, new_end);
     }
 
     /// Takes a job out; says whether it was there.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanBuilder, Int64Builder, StringBuilder, StructArray,
 };
+use arrow::compute::partition;
 use arrow::datatypes::{DurationMicrosecondType, Int64Type, TimestampMicrosecondType};
 use async_trait::async_trait;
 
@@ -282,13 +283,15 @@ impl<'c> Run<'c> {
 
     /// All calls of a row before the next row.
     fn all(&mut self, draft: &mut Draft<'_>, linked: &[Vec<Option<RowRef>>]) -> Result<()> {
+        if let ([call], [decisions]) = (self.calls, self.decisions.as_mut_slice())
+            && call.function == EffectFunction::ScheduleJob
+        {
+            return schedule_all(draft, call, decisions);
+        }
         for row in 0..self.rows {
             for (index, call) in self.calls.iter().enumerate() {
                 let decision = match call.null_argument(row) {
-                    Some(name) => Decision::refused(
-                        Outcome::NullArgument,
-                        format!("argument \"{name}\" is NULL"),
-                    ),
+                    Some(name) => null_argument(name),
                     None => {
                         let target = self.targets.get_mut(index);
                         let target = target.ok_or_else(|| Error::bug("a call without a place"))?;
@@ -334,6 +337,53 @@ impl<'c> Run<'c> {
             .map(|decisions| forecast(decisions))
             .collect()
     }
+}
+
+/// The place of argument `source_id` of `schedule_job`.
+const SOURCE_ID: usize = 1;
+
+/// Decides `schedule_job` where it is a statement's only call: rows that follow each other and
+/// have the same other arguments are one call of the model.
+fn schedule_all(
+    draft: &mut Draft<'_>,
+    call: &BoundCall,
+    decisions: &mut Vec<Decision>,
+) -> Result<()> {
+    let columns = call.args.columns();
+    let others: Vec<ArrayRef> = (0..columns.len())
+        .filter(|&at| at != SOURCE_ID)
+        .filter_map(|at| columns.get(at).cloned())
+        .collect();
+    let source_ids = columns.get(SOURCE_ID).map(|ids| ids.as_string_opt::<i32>());
+    let source_ids = source_ids
+        .flatten()
+        .ok_or_else(|| Error::bug("schedule_job has no source_id"))?;
+    for alike in partition(&others)?.ranges() {
+        let mut row = alike.start;
+        while row < alike.end {
+            if let Some(name) = call.null_argument(row) {
+                decisions.push(null_argument(name));
+                row += 1;
+                continue;
+            }
+            let args = Args { call, row };
+            let target = draft.schedule_target(args.text(0).unwrap_or_default())?;
+            let options = args.schedule_options(2)?;
+            let null = (row..alike.end).find(|&row| source_ids.is_null(row));
+            let end = null.unwrap_or(alike.end);
+            let ids = (row..end).map(|row| source_ids.value(row));
+            draft.schedule_jobs(&target, ids, options, decisions)?;
+            row = end;
+        }
+    }
+    Ok(())
+}
+
+fn null_argument(name: &str) -> Decision {
+    Decision::refused(
+        Outcome::NullArgument,
+        format!("argument \"{name}\" is NULL"),
+    )
 }
 
 fn results(function: EffectFunction, decisions: &[Decision]) -> ArrayRef {

@@ -6,7 +6,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{BatchId, JobId, TableId, Token, TransformId};
 use crate::model::decide::{Decision, Outcome};
 use crate::model::draft::Draft;
-use crate::model::event::{AttemptRef, Event, Refusal, SourceRef};
+use crate::model::event::{AttemptRef, Event, Refusal, Scheduled, SourceRef};
 use crate::model::jobs::{Job, JobState, Liveness};
 use crate::model::keys::Key;
 use crate::model::rules;
@@ -105,24 +105,60 @@ impl Draft<'_> {
         source_id: &str,
         options: ScheduleOptions<'_>,
     ) -> Result<Decision> {
-        let decision = match self.may_schedule(target, source_id) {
-            Ok(source) => {
-                let job = self.add_job(target.transform, source, options, JobId::NONE)?;
-                return Ok(Decision::new(Outcome::Scheduled).with_job(job));
+        let mut decisions = Vec::with_capacity(1);
+        self.schedule_jobs(target, [source_id], options, &mut decisions)?;
+        decisions
+            .pop()
+            .ok_or_else(|| Error::bug("schedule_job gave no decision"))
+    }
+
+    /// Schedules a transform on sources, with the same outcome as one call after the other. What
+    /// the jobs have in common is worked out once.
+    ///
+    /// # Errors
+    /// `SG9001 bug`.
+    pub fn schedule_jobs<'k>(
+        &mut self,
+        target: &ScheduleTarget,
+        source_ids: impl IntoIterator<Item = &'k str>,
+        options: ScheduleOptions<'_>,
+        decisions: &mut Vec<Decision>,
+    ) -> Result<()> {
+        // The granted calls since the last refusal: events are in the order of the calls.
+        let mut open = None;
+        for source_id in source_ids {
+            match self.may_schedule(target, source_id) {
+                Ok(source) => {
+                    let open = match &mut open {
+                        Some(open) => open,
+                        None => {
+                            let with =
+                                self.scheduled_with(target.transform, options, JobId::NONE)?;
+                            open.insert(self.begin_scheduling(target.table, with)?)
+                        }
+                    };
+                    let job = self.add_scheduled(open, source.slot)?;
+                    decisions.push(Decision::new(Outcome::Scheduled).with_job(job));
+                }
+                Err(refused) => {
+                    if let Some(open) = open.take() {
+                        self.end_scheduling(open)?;
+                    }
+                    self.refuse(
+                        "schedule_job",
+                        &refused,
+                        Refusal {
+                            transform: Some(&target.name),
+                            table: Some(&target.table_name),
+                            source_id: Some(source_id),
+                            ..Refusal::default()
+                        },
+                    )?;
+                    decisions.push(refused);
+                }
             }
-            Err(refused) => refused,
-        };
-        self.refuse(
-            "schedule_job",
-            &decision,
-            Refusal {
-                transform: Some(&target.name),
-                table: Some(&target.table_name),
-                source_id: Some(source_id),
-                ..Refusal::default()
-            },
-        )?;
-        Ok(decision)
+        }
+        open.map_or(Ok(()), |open| self.end_scheduling(open))
     }
 
     fn may_schedule<'k>(
@@ -174,31 +210,26 @@ impl Draft<'_> {
         })
     }
 
-    fn add_job(
+    fn scheduled_with<'o>(
         &mut self,
         transform: TransformId,
-        source: SourceRef<'_>,
-        options: ScheduleOptions<'_>,
+        options: ScheduleOptions<'o>,
         parent: JobId,
-    ) -> Result<JobId> {
+    ) -> Result<Scheduled<'o>> {
         let batch = self.batch(options.batch)?;
         let default = self
             .state
             .transforms
             .get(&transform)
             .map(|t| t.def().priority);
-        let job = JobId(self.state.last_job.0 + 1);
-        self.emit(&Event::JobScheduled {
-            job,
-            source,
+        Ok(Scheduled {
             transform,
             batch,
             priority: options.priority.or(default).unwrap_or(0),
             run_at: options.run_at.unwrap_or(self.at),
             params: options.params,
             parent,
-        })?;
-        Ok(job)
+        })
     }
 
     /// The batch of this statement with this name, made on its first use.
@@ -329,7 +360,9 @@ impl Draft<'_> {
                     params: options.params.or(params.as_deref()),
                     ..options
                 };
-                let job = self.add_job(target.transform, source, options, id)?;
+                let with = self.scheduled_with(target.transform, options, id)?;
+                let job = JobId(self.state.last_job.0 + 1);
+                self.emit(&Event::JobScheduled { job, source, with })?;
                 return Ok(Decision::new(Outcome::Scheduled).with_job(job));
             }
             Err(refused) => refused,
