@@ -8,6 +8,7 @@ import time
 import uuid
 
 from conftest import Server, run
+from test_remote_worker import restarted
 
 SENDERS = 4
 KILLS = 12
@@ -48,7 +49,6 @@ def test_each_key_acts_once_however_often_the_server_is_killed(tmp_path):
     print("seed", seed)
     chance = random.Random(seed)
     server = Server("store", tmp_path)
-    address = server.host
     server.rows("CREATE TABLE things (id TEXT, PRIMARY KEY (id))")
     server.rows(
         "INSERT INTO things SELECT CAST(value AS TEXT) FROM generate_series(0, 9999)"
@@ -72,7 +72,7 @@ def test_each_key_acts_once_however_often_the_server_is_killed(tmp_path):
             for _ in range(KILLS):
                 time.sleep(chance.uniform(0.02, 0.4))
                 place[0].kill()
-                place[0] = Server("store", tmp_path, "--bind", address)
+                place[0] = restarted(place[0])
             time.sleep(0.3)
         finally:
             over.set()

@@ -1,5 +1,6 @@
 """`sluicegate work --server`: a worker on a machine without the store."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -34,6 +35,26 @@ def until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end, "it does not come about"
         time.sleep(0.05)
+
+
+def restarted(server):
+    """The same server, which was killed, again at its address."""
+    again = copy.copy(server)
+    again.process = subprocess.Popen(
+        [BINARY, "--store", server.store, "--actor", "ann", "serve", "--bind", server.host],
+        cwd=server.folder,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def answers():
+        assert again.process.poll() is None, "it has ended"
+        try:
+            return again.send("GET", "/health/ready").status == 200
+        except OSError:
+            return False
+
+    until(answers)
+    return again
 
 
 class Bench:
@@ -181,13 +202,12 @@ def test_a_server_that_was_away_finds_its_worker_again(bench):
     bench.transform("shout", "USING COMMAND 'python3 answer.py'", "WITH (group_size 2)")
     bench.schedule("shout")
     (bench.away / "answer.py").write_text(ANSWER + "\nimport time; time.sleep(0.2)\n")
-    host, port = bench.server.host.split(":")
     worker = bench.worker("--until-idle", "--wait", "70")
     done = "SELECT count(*) FROM jobs WHERE state = 'completed'"
     until(lambda: bench.server.number(done) >= 4)
     bench.server.kill()
     time.sleep(1)
-    bench.server = Server("store", bench.home, "--bind", f"{host}:{port}")
+    bench.server = restarted(bench.server)
     bench.rows = bench.server.rows
     told = worker.communicate(timeout=180)[1]
     assert worker.returncode == 0, told
