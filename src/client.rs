@@ -200,12 +200,19 @@ impl Client {
             Some(cause) => format!("{cause}."),
             None => format!("{error}."),
         };
+        let hint = match detail.contains("certificate") {
+            true => {
+                "Give --ca the certificate of its authority, or its own where it signed itself; \
+                 its own must not be that of an authority (basicConstraints CA:FALSE)."
+            }
+            false => "Look whether sluicegate serve runs there, and try again.",
+        };
         Error::new(
             Code::StoreUnavailable,
             format!("server \"{}\" does not answer", self.base),
         )
         .with_detail(detail)
-        .with_hint("Look whether sluicegate serve runs there, and try again.")
+        .with_hint(hint)
         .with_source(error)
     }
 }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::util::display::array_value_to_string;
-use datafusion::error::DataFusionError;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 
 use crate::client::{Client, Request};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::session::parser::parse;
 use crate::session::statement::Statement;
 use crate::session::{Names, OutcomeCount, Session, StatementKind, TableName};
@@ -62,7 +61,7 @@ impl Connection {
         match self {
             Self::Store(session) => {
                 let reply = session.execute(sql).await?;
-                let batches = reply.batches.map(|batch| batch.map_err(late_error));
+                let batches = reply.batches.map(|batch| batch.map_err(Error::from));
                 Ok(Shown {
                     kind: reply.kind,
                     schema: reply.schema,
@@ -220,37 +219,5 @@ impl ServerSession {
         {
             tracing::debug!(%error, "a statement was not cancelled at the server");
         }
-    }
-}
-
-/// The error of a result that broke off: our own where DataFusion only carried it.
-fn late_error(error: DataFusionError) -> Error {
-    match error {
-        DataFusionError::External(inner) => match inner.downcast::<Error>() {
-            Ok(ours) => *ours,
-            Err(inner) => Error::new(Code::QueryFailed, inner.to_string()),
-        },
-        DataFusionError::Context(_, inner) => late_error(*inner),
-        DataFusionError::ResourcesExhausted(message) => Error::new(Code::OutOfMemory, message)
-            .with_hint("Select fewer rows or columns, or aggregate less at once."),
-        other => Error::new(Code::QueryFailed, other.strip_backtrace()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_of_ours_inside_datafusion_come_back_whole() {
-        let ours = Error::new(Code::RowLocked, "row \"a\" is locked").with_hint("Wait.");
-        let wrapped = DataFusionError::External(Box::new(ours)).context("while reading");
-        let error = late_error(wrapped);
-        assert_eq!(
-            (error.code(), error.hint()),
-            (Code::RowLocked, Some("Wait."))
-        );
-        let memory = late_error(DataFusionError::ResourcesExhausted("x".into()));
-        assert_eq!(memory.code(), Code::OutOfMemory);
     }
 }
