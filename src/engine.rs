@@ -115,8 +115,8 @@ impl Engine {
         work(&self.core, options, stop, watcher).await
     }
 
-    /// Serves the store over HTTP, or over HTTPS with `tls`, until `stop` turns true. Requests without a token, which a
-    /// store that never had one allows on this machine, act as `actor`.
+    /// Serves the store over HTTP, or over HTTPS with `tls`, until `stop` turns true. Requests
+    /// without a token, which a store that never had one allows on this machine, act as `actor`.
     ///
     /// # Errors
     /// `SG4001 unauthenticated` for a listener that others reach, where the store has no token.

@@ -123,9 +123,9 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
         let told = async {
             if address.ip().is_loopback() && !has_tokens {
                 note(&format!(
-                    "listening on {scheme}://{address} for this machine only: the store has no token \
-                     yet,\nso whoever reaches it acts as \"{actor}\"; sluicegate token create \
-                     makes one\n"
+                    "listening on {scheme}://{address} for this machine only: the store has no \
+                     token yet,\nso whoever reaches it acts as \"{actor}\"; sluicegate token \
+                     create makes one\n"
                 ));
             } else if has_tokens {
                 note(&format!(

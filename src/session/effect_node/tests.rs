@@ -484,13 +484,13 @@ async fn arguments_may_be_named_positional_or_left_out() {
     check("CALL heartbeat(1 + 1, 3)", "heartbeat(2,3", "alive").await;
     check(
         "CALL claim_jobs('w', 'a, b', max => 3)",
-        "claim_jobs(w,[a, b],3",
+        "claim_jobs(w,[a, b],3,NULL",
         "",
     )
     .await;
     check(
         "CALL claim_jobs(concat('w', '1'), ['a'])",
-        "claim_jobs(w1,[a],NULL",
+        "claim_jobs(w1,[a],NULL,NULL",
         "",
     )
     .await;
