@@ -2,7 +2,7 @@
 
 Needs SLUICEGATE_URL, and SLUICEGATE_TOKEN where the store has tokens. The store has the table
 `notices (id TEXT, n BIGINT)` with rows a, b, and the transform `index`. Prints one line per
-check; the first that fails ends it.
+check, and ends with the number of those that failed.
 """
 
 import datetime
@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 import warnings
 
 import adbc_driver_flightsql.dbapi as flight_sql
@@ -75,7 +76,11 @@ def queries(connection):
 def data_frames(connection):
     frame = pandas.read_sql("SELECT id, n FROM notices ORDER BY id", connection)
     assert list(frame["id"]) == ["a", "b"] and frame["n"].iloc[1] == 9007199254740993
-    # pandas passes no parameters to ADBC connections; a cursor does.
+    # pandas passes no parameters to ADBC; a cursor does.
+    with connection.cursor() as cursor:
+        for sql in ["SELECT id FROM notices WHERE n = ?", "SELECT id FROM notices WHERE n = $1"]:
+            frame = cursor.execute(sql, (1,)).fetch_df()
+            assert list(frame["id"]) == ["a"], frame
     empty = pandas.read_sql("SELECT id, n FROM notices WHERE false", connection)
     assert list(empty.columns) == ["id", "n"] and empty.empty
 
@@ -331,11 +336,21 @@ def who_asks_decides(connection):
 
 
 def main():
+    wanted = sys.argv[1:]
+    failed = 0
     with connect() as connection:
         for function in CHECKS:
+            if wanted and function.__name__ not in wanted:
+                continue
             began = time.monotonic()
-            function(connection)
-            print(f"{function.__name__}: {time.monotonic() - began:.2f} s", flush=True)
+            try:
+                function(connection)
+                said = f"{time.monotonic() - began:.2f} s"
+            except Exception:
+                traceback.print_exc(file=sys.stdout)
+                said, failed = "FAILED", failed + 1
+            print(f"{function.__name__}: {said}", flush=True)
+    return failed
 
 
 if __name__ == "__main__":
