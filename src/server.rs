@@ -31,6 +31,11 @@
 //! further fetch gets the outcome, as with an idempotency key. A query runs again.
 //! `POST /v1/flight/put?table=` writes an Arrow stream into a source table, in one commit.
 //!
+//! On the same port, gRPC clients find Arrow Flight SQL (`flight_sql`), with the same tokens,
+//! roles, records and tickets. Where drivers differ from what HTTP clients get, the drivers win:
+//! the info of a change has no schema, so that `execute` returns when it is committed, and
+//! dictionaries are sent as their values.
+//!
 //! `Prefer: respond-async` or `wait=N` make a statement a resource below `/v1/statements`, with
 //! its rows for a while; `DELETE` cancels. Nobody sees the statements of others.
 //!

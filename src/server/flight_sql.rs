@@ -2,8 +2,11 @@
 //!
 //! Statements go the way of those over HTTP: a record, a place, a session, the caller's role.
 //! `GetFlightInfo` plans and runs nothing; its ticket is run by `DoGet`, and with effects once,
-//! however often it is fetched ([`flight`](super::flight)). Prepared statements are sealed in
-//! their handles, with the parameters that were bound, so the server keeps nothing of them.
+//! however often it is fetched ([`flight`](super::flight)). The info of a statement that changes
+//! something has no schema: ADBC drivers fetch rows in the background where they know the schema,
+//! and `cursor.execute("DELETE ...")` has to be done when it returns. Prepared statements are
+//! sealed in their handles, with the parameters that were bound, so the server keeps nothing of
+//! them.
 //!
 //! The token is in the metadata: `authorization: Bearer`. A client that has a user name and a
 //! password only sends the token as the password in a handshake.
@@ -203,7 +206,14 @@ impl FlightSql {
             .with_total_bytes(-1)
             .with_ordered(true)
             .with_app_metadata(planned.id.as_bytes().to_vec());
-        if let Some(schema) = &planned.description.schema {
+        let description = &planned.description;
+        // Without a schema a driver fetches the ticket before its execute() returns, which so
+        // tells that the change is committed; with one it may give up the rows, and the change.
+        let schema = description
+            .schema
+            .as_ref()
+            .filter(|_| !description.kind.changes());
+        if let Some(schema) = schema {
             info.schema = schema_message(&sent(schema)).map_err(status)?;
         }
         Ok(Response::new(info))
