@@ -85,7 +85,7 @@ def test_half_a_request_does_nothing(things):
 
 def test_a_statement_out_of_time_is_whole_or_not_there(things):
     answer = things.sql(SLOW, Sluicegate_Timeout="200ms", Idempotency_Key="late")
-    assert (answer.status, answer.code()) == (504, "SG5002")
+    assert (answer.status, answer.code()) == (504, "SG5003")
     assert answer.json()["effects_committed"] is None
     until(lambda: still(things))
     assert scheduled(things) == 0

@@ -65,8 +65,8 @@ class Crowd:
         """Sees a running job exactly where it sees its lock, in every snapshot."""
         for _ in range(3):
             [(jobs, locks)] = self.ask(
-                "SELECT (SELECT count(*) FROM jobs WHERE state = 'running'),"
-                " (SELECT count(*) FROM locks WHERE job_id IS NOT NULL)"
+                "SELECT (SELECT count(*) FROM jobs WHERE state = 'running') AS jobs,"
+                " (SELECT count(*) FROM locks WHERE job_id IS NOT NULL) AS locks"
             )
             assert jobs == locks
 
