@@ -32,11 +32,8 @@ use crate::server::auth::caller;
 use crate::server::problem::Problem;
 use crate::server::sql::Handled;
 use crate::session::Access;
-use crate::session::source_rows::source_rows;
+use crate::session::source_rows::{URI, source_rows};
 use crate::tables::operations::{log_path, output_path};
-
-/// The column that says where a source document is.
-const URI: &str = "uri";
 
 /// Bytes of one piece of a file that is sent.
 const PIECE_BYTES: u64 = 1 << 20;

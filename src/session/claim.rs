@@ -17,10 +17,8 @@ use crate::model::transform::TransformKind;
 use crate::session::Session;
 use crate::session::core::{Core, Procedure};
 use crate::session::sink::StatementText;
-use crate::session::source_rows::{json_rows, source_rows};
-use crate::session::write::key_at;
+use crate::session::source_rows::{json_rows, whole_sources};
 use crate::tables::columns::{ints, texts, times};
-use crate::tables::source_table::{SystemColumn, user_schema};
 use crate::time::Timestamp;
 
 /// The procedure.
@@ -153,16 +151,10 @@ async fn sources_of(core: &Core, claimed: &[Claimed]) -> Result<HashMap<JobId, S
     for (id, by_key) in by_table {
         let table = state.tables.get(&id).map(Arc::clone);
         let table = table.ok_or_else(|| Error::bug("a table with running jobs was dropped"))?;
-        let schema = user_schema(&table.def)?;
-        let names = schema.fields().iter().map(|field| field.name().as_str());
-        let names: Vec<&str> = names.chain([SystemColumn::Status.name()]).collect();
         let slots: Vec<Slot> = by_key.values().map(|one| one.place.1).collect();
-        let sight = core.sight(Arc::clone(&state));
-        let batch = source_rows(&core.base, sight, &table, &slots, &names).await?;
-        let key = batch.column(schema.index_of(&table.def.key)?);
-        for (row, object) in json_rows(&batch)?.into_iter().enumerate() {
-            let of_row = key_at(table.def.key_type, key, row).map(|key| key.to_string());
-            let one = of_row.and_then(|key| by_key.get(key.as_str()));
+        let (batch, keys) = whole_sources(core, Arc::clone(&state), &table, &slots).await?;
+        for (key, object) in keys.iter().zip(json_rows(&batch)?) {
+            let one = by_key.get(key.as_str());
             let one = one.ok_or_else(|| Error::bug("a row came that was not asked for"))?;
             found.insert(
                 one.report.job,

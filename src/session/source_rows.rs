@@ -11,8 +11,14 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::id::Slot;
 use crate::model::sources::SourceTable;
+use crate::model::state::State;
 use crate::session::catalog::{Sight, state_over};
-use crate::tables::source_table::SourceProvider;
+use crate::session::core::Core;
+use crate::session::write::key_at;
+use crate::tables::source_table::{SourceProvider, SystemColumn, user_schema};
+
+/// The column that says where the document of a source is.
+pub const URI: &str = "uri";
 
 /// The name of the table that holds just these sources.
 const SOURCES: &str = "__sources";
@@ -46,6 +52,31 @@ pub async fn source_rows(
     let physical = state.create_physical_plan(&plan).await?;
     let batches = collect(Arc::clone(&physical), state.task_ctx()).await?;
     Ok(concat_batches(&physical.schema(), &batches)?)
+}
+
+/// Whole sources, as workers get them: all columns of the table and the status, in no particular
+/// order, and the key of each row as text.
+///
+/// # Errors
+/// Those of [`source_rows`].
+pub async fn whole_sources(
+    core: &Core,
+    state: Arc<State>,
+    table: &Arc<SourceTable>,
+    slots: &[Slot],
+) -> Result<(RecordBatch, Vec<String>)> {
+    let schema = user_schema(&table.def)?;
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    let names: Vec<&str> = names.chain([SystemColumn::Status.name()]).collect();
+    let batch = source_rows(&core.base, core.sight(state), table, slots, &names).await?;
+    let column = batch.column(schema.index_of(&table.def.key)?);
+    let keys = (0..batch.num_rows()).map(|row| {
+        let key = key_at(table.def.key_type, column, row);
+        key.map(|key| key.to_string())
+            .ok_or_else(|| Error::bug("a source has no key"))
+    });
+    let keys = keys.collect::<Result<_>>()?;
+    Ok((batch, keys))
 }
 
 /// Rows as JSON objects, NULL included: dates and times as ISO 8601 text.

@@ -310,6 +310,7 @@ fn claim_group(draft: &mut Draft<'_>, worker: &str, id: TransformId) -> Result<O
                 .as_ref()
                 .and_then(|extra| extra.params.as_deref())
                 .map(str::to_owned),
+            row: None,
         })
     });
     let jobs = jobs.collect::<Option<Vec<_>>>();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use serde_json::{Map, Value};
 use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
@@ -35,6 +36,30 @@ pub struct GroupJob {
     pub source_id: String,
     /// Its parameters, as JSON.
     pub params: Option<String>,
+    /// The row of its source as a JSON object, where that came with the claim.
+    pub row: Option<Arc<str>>,
+}
+
+impl GroupJob {
+    /// The job as a command gets it.
+    pub fn assignment(
+        &self,
+        uri: Option<String>,
+        output: String,
+        row: Map<String, Value>,
+    ) -> Assignment {
+        let params = self.params.as_deref();
+        Assignment {
+            job_id: self.report.job,
+            attempt: self.attempt,
+            token: self.report.token,
+            source_id: self.source_id.clone(),
+            uri,
+            output,
+            params: params.and_then(|json| serde_json::from_str(json).ok()),
+            row,
+        }
+    }
 }
 
 /// Jobs of one transform that were claimed together.

@@ -12,7 +12,6 @@ mod files;
 mod reports;
 mod transforms;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +20,6 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -31,7 +29,7 @@ use crate::config::Limits;
 use crate::error::{Error, Result};
 use crate::id::{JobId, Token};
 use crate::model::decide::Report;
-use crate::worker::command::Assignment;
+use crate::session::source_rows::URI;
 use crate::worker::queue::{Beat, Ended, Group, GroupJob, Input, Queue, Ready, Verdicts};
 use crate::worker::remote::files::Files;
 use crate::worker::remote::transforms::Listed;
@@ -61,8 +59,6 @@ pub struct Remote {
     files: Files,
     /// What is known of jobs that wait or run.
     left: AtomicU64,
-    /// The rows of sources that came with their claims.
-    rows: Mutex<HashMap<JobId, String>>,
 }
 
 impl Remote {
@@ -75,7 +71,6 @@ impl Remote {
             limits: Limits::default(),
             background: TaskTracker::new(),
             left: AtomicU64::new(0),
-            rows: Mutex::default(),
         }
     }
 
@@ -122,13 +117,9 @@ impl Remote {
                     return Ok(None);
                 };
                 replaced |= rows.int("transform_version", row) != Some(listed.version);
-                let job = JobId(job);
-                if let Some(source) = rows.text("row", row) {
-                    self.rows.lock().insert(job, source);
-                }
                 jobs.push(GroupJob {
                     report: Report {
-                        job,
+                        job: JobId(job),
                         token: Token(token),
                     },
                     attempt: rows
@@ -137,14 +128,12 @@ impl Remote {
                         .unwrap_or(1),
                     source_id: rows.text("source_id", row).unwrap_or_default(),
                     params: rows.text("params", row),
+                    row: rows.text("row", row).map(Into::into),
                 });
             }
         }
         if replaced {
             // The transform was replaced between the list and the claim.
-            for job in &jobs {
-                self.rows.lock().remove(&job.report.job);
-            }
             self.hand_back(jobs.iter().map(|job| job.report)).await?;
             return Ok(None);
         }
@@ -219,23 +208,12 @@ impl Queue for Remote {
     async fn prepare(&self, group: &Group) -> Result<Ready> {
         let mut list = Vec::with_capacity(group.jobs.len());
         for job in &group.jobs {
-            let row = self.rows.lock().remove(&job.report.job).unwrap_or_default();
-            let row = match serde_json::from_str(&row) {
-                Ok(Value::Object(row)) => row,
-                Ok(_) | Err(_) => return Err(Error::bug("a claimed job came without its row")),
+            let row = serde_json::from_str(job.row.as_deref().unwrap_or_default());
+            let Ok(Value::Object(row)) = row else {
+                return Err(Error::bug("a claimed job came without its row"));
             };
-            let uri = row.get("uri").and_then(Value::as_str).map(str::to_owned);
-            let params = job.params.as_deref();
-            list.push(Assignment {
-                job_id: job.report.job,
-                attempt: job.attempt,
-                token: job.report.token,
-                source_id: job.source_id.clone(),
-                uri,
-                output: String::new(),
-                params: params.and_then(|json| serde_json::from_str(json).ok()),
-                row,
-            });
+            let uri = row.get(URI).and_then(Value::as_str).map(str::to_owned);
+            list.push(job.assignment(uri, String::new(), row));
         }
         let (list, failed) = self.files.fetch(list).await?;
         Ok(Ready {
