@@ -14,6 +14,7 @@ mod output;
 mod process;
 pub mod queue;
 pub mod remote;
+mod retry;
 pub mod run_jobs;
 mod sql;
 

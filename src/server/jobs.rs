@@ -33,20 +33,14 @@ use crate::server::problem::Problem;
 use crate::server::sql::Handled;
 use crate::session::Access;
 use crate::session::source_rows::{URI, source_rows};
-use crate::tables::operations::{log_path, output_path};
+use crate::tables::operations::{LOG_BYTES_MAX, OUTPUT_FILES_MAX, log_path, output_path};
 
 /// Bytes of one piece of a file that is sent.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Files that one attempt may store.
-const FILES_MAX: usize = 10_000;
-
 /// The longest path of a file in an attempt's folder, in bytes. Chosen: a file name of the usual
 /// file systems has 255.
 const PATH_MAX: usize = 255;
-
-/// Bytes of a log that is kept; as much as workers at the store keep.
-const LOG_BYTES_MAX: u64 = 64 << 10;
 
 /// The part of an address behind `?`.
 #[derive(Debug, Deserialize)]
@@ -265,10 +259,10 @@ pub(super) async fn put_output(
         count += 1;
         bytes += entry.bytes;
     }
-    if count >= FILES_MAX {
+    if count >= OUTPUT_FILES_MAX {
         let error = Error::new(
             Code::TooLarge,
-            format!("the attempt stores more than {FILES_MAX} files"),
+            format!("the attempt stores more than {OUTPUT_FILES_MAX} files"),
         );
         return Err(error.with_hint("Write fewer, larger files.").into());
     }
@@ -293,7 +287,7 @@ pub(super) async fn put_log(
     let attempt = Attempt::of(&app, &headers, &id, raw.as_deref()).await?;
     let path = log_path(attempt.job, attempt.number);
     let store = app.core.ledger.store();
-    store_body(store, &path, body, LOG_BYTES_MAX).await?;
+    store_body(store, &path, body, LOG_BYTES_MAX as u64).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)

@@ -27,6 +27,14 @@ pub fn log_path(job: JobId, attempt: u16) -> String {
     format!("logs/{job}/{attempt}.log")
 }
 
+/// Bytes that are kept of the end of what a command printed. Bounded, because every job of a group
+/// keeps a copy of its own.
+pub const LOG_BYTES_MAX: usize = 64 << 10;
+
+/// Files that one attempt may leave behind. Chosen: a source becomes a handful of files; more is
+/// a program that runs wild.
+pub const OUTPUT_FILES_MAX: usize = 10_000;
+
 /// The folder of what an attempt writes, inside the store.
 pub fn output_path(transform: &str, job: JobId, attempt: u16) -> String {
     format!("outputs/{transform}/{job}/{attempt}")

@@ -21,10 +21,15 @@ use crate::session::writeback::{Patch, Written, check_patch, write_patches};
 use crate::worker::command::Outcome;
 use crate::worker::group::failed;
 use crate::worker::queue::{Beat, Ended, Group, GroupJob, Queue, Ready, Verdicts};
+use crate::worker::retry::Retries;
 use crate::worker::{assignments, output};
 
-/// How often a report is tried again while the store does not answer.
-const REPORT_TRIES: u32 = 5;
+/// Of a report, while the store does not answer.
+const REPORTS: Retries = Retries {
+    most: 5,
+    pause: |tries| Duration::from_millis(200).saturating_mul(tries),
+    told: "a report could not be made",
+};
 
 /// The queue of an opened store.
 #[derive(Debug)]
@@ -144,7 +149,7 @@ impl Queue for Local {
             reports.push(report);
             patches.extend(patch);
         }
-        let written = with_retries(|| {
+        let written = REPORTS.run(|| {
             let sight = core.sight(core.ledger.seen());
             write_patches(&core.base, sight, &core.ledger, &table, &patches)
         });
@@ -164,7 +169,7 @@ impl Queue for Local {
             }
         };
         let reports = Arc::new(reports);
-        let committed = with_retries(|| {
+        let committed = REPORTS.run(|| {
             let (reports, written) = (Arc::clone(&reports), written.clone());
             // If a try whose answer was lost was written after all, the next is refused as stale.
             core.ledger.commit(self.author(), move |draft| {
@@ -320,24 +325,6 @@ fn claim_group(draft: &mut Draft<'_>, worker: &str, id: TransformId) -> Result<O
         def: Arc::clone(&transform.version.def),
         jobs,
     }))
-}
-
-/// Does something with the store again while that may help.
-async fn with_retries<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    let mut tries = 0;
-    loop {
-        match attempt().await {
-            Err(error) if error.retryable() && tries < REPORT_TRIES => {
-                tries += 1;
-                tracing::warn!(%error, tries, "a report could not be made");
-                tokio::time::sleep(Duration::from_millis(200) * tries).await;
-            }
-            ended => return ended,
-        }
-    }
 }
 
 fn decide_all(

@@ -12,15 +12,8 @@ use crate::id::JobId;
 use crate::ledger::store::Store;
 use crate::model::transform::TransformKind;
 use crate::session::core::Core;
-use crate::tables::operations::{log_path, output_path};
+use crate::tables::operations::{LOG_BYTES_MAX, OUTPUT_FILES_MAX, log_path, output_path};
 use crate::worker::queue::{Group, GroupJob};
-
-/// Files that one attempt may leave behind. Chosen: a source becomes a handful of files; more is
-/// a program that runs wild.
-const FILES_MAX: usize = 10_000;
-
-/// Bytes of a group's log that each of its jobs keeps a copy of.
-pub(super) const LOG_COPY_BYTES: usize = 64 << 10;
 
 /// The folder of an attempt, as a path in the store.
 pub(super) fn folder(group: &Group, job: &GroupJob) -> String {
@@ -165,10 +158,10 @@ pub(super) async fn files(folder: &Path) -> Result<Vec<PathBuf>> {
                 } else if kind.is_file() {
                     files.push(entry.path());
                 }
-                if files.len() > FILES_MAX {
+                if files.len() > OUTPUT_FILES_MAX {
                     return Err(Error::new(
                         Code::InvalidAnswer,
-                        format!("the attempt wrote more than {FILES_MAX} files"),
+                        format!("the attempt wrote more than {OUTPUT_FILES_MAX} files"),
                     )
                     .with_hint("Write fewer, larger files."));
                 }
@@ -191,23 +184,21 @@ fn unwritable(path: &Path, error: std::io::Error) -> Error {
     .with_source(error)
 }
 
+/// The part of a log that is kept.
+pub(super) fn end_of(log: &[u8]) -> &[u8] {
+    let cut = log.len().saturating_sub(LOG_BYTES_MAX);
+    log.get(cut..).unwrap_or_default()
+}
+
 /// Keeps what an attempt printed. A log that cannot be kept is no reason to fail a source.
 pub(super) async fn keep_log(core: &Core, job: JobId, attempt: u16, log: &[u8]) {
-    let mut text = log;
-    if let Some(cut) = text
-        .len()
-        .checked_sub(LOG_COPY_BYTES)
-        .filter(|cut| *cut > 0)
-    {
-        text = text.get(cut..).unwrap_or_default();
-    }
     let kept = async {
         let mut writer = core
             .ledger
             .store()
             .put_data(&log_path(job, attempt))
             .await?;
-        writer.append(Bytes::copy_from_slice(text)).await?;
+        writer.append(Bytes::copy_from_slice(end_of(log))).await?;
         writer.finish().await
     };
     if let Err(error) = kept.await {

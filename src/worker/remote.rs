@@ -33,18 +33,20 @@ use crate::session::source_rows::URI;
 use crate::worker::queue::{Beat, Ended, Group, GroupJob, Input, Queue, Ready, Verdicts};
 use crate::worker::remote::files::Files;
 use crate::worker::remote::transforms::Listed;
+use crate::worker::retry::Retries;
 
 pub use files::Inputs;
 
-/// How often a request is sent while the server does not answer. Chosen: with the pauses, some
-/// forty seconds, in which a server starts again.
-const TRIES: u32 = 12;
-
-/// The first pause; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(200);
-
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Of a request, while the server does not answer. Chosen: some forty seconds in all, in which a
+/// server starts again; each pause is twice as long as the one before, up to five seconds.
+const ASKS: Retries = Retries {
+    most: 11,
+    pause: |tries| {
+        let pause = Duration::from_millis(200).saturating_mul(1 << (tries - 1).min(5));
+        pause.min(Duration::from_secs(5))
+    },
+    told: "the server is asked again",
+};
 
 /// How long one request of a worker may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -77,7 +79,7 @@ impl Remote {
     /// Runs a statement that may be sent again.
     async fn run(&self, sql: String, params: Vec<Value>) -> Result<Answer> {
         let key = Uuid::now_v7().to_string();
-        with_pauses(|| {
+        ASKS.run(|| {
             self.client.execute(Request {
                 sql: sql.clone(),
                 params: params.clone(),
@@ -156,7 +158,7 @@ impl Queue for Remote {
     }
 
     async fn check(&self, names: &[String]) -> Result<()> {
-        let listed = with_pauses(|| Listed::all(&self.client)).await?;
+        let listed = ASKS.run(|| Listed::all(&self.client)).await?;
         transforms::check(&listed, names)
     }
 
@@ -262,26 +264,6 @@ impl Queue for Remote {
 /// A text as a literal of SQL.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
-}
-
-/// Does something with the server again while that may help.
-async fn with_pauses<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    let mut tries = 1;
-    let mut pause = PAUSE;
-    loop {
-        match attempt().await {
-            Err(error) if error.retryable() && tries < TRIES => {
-                tracing::warn!(%error, tries, "the server is asked again");
-                tokio::time::sleep(pause).await;
-                tries += 1;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-            ended => return ended,
-        }
-    }
 }
 
 /// The values of a batch, by the names of columns.

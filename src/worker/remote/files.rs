@@ -12,8 +12,8 @@ use crate::id::JobId;
 use crate::model::decide::Report;
 use crate::worker::command::{Assignment, Outcome};
 use crate::worker::group::failed;
-use crate::worker::output::{files, inside};
-use crate::worker::remote::with_pauses;
+use crate::worker::output::{end_of, files, inside};
+use crate::worker::remote::ASKS;
 
 /// Documents of one group that are fetched at once.
 const FETCHES: usize = 8;
@@ -100,7 +100,7 @@ impl Files {
         let folder = self.folder(job).join("input");
         make(&folder).await?;
         let copy = folder.join(name_of(&uri));
-        match with_pauses(|| self.client.fetch_source(job, &copy)).await {
+        match ASKS.run(|| self.client.fetch_source(job, &copy)).await {
             Ok(()) => source.uri = Some(copy.display().to_string()),
             Err(error) if error.retryable() || error.code() == Code::OutputFailed => {
                 return Err(error);
@@ -129,7 +129,9 @@ impl Files {
                 Error::new(Code::InvalidAnswer, "the name of an output is no text")
                     .with_detail(format!("It is {}.", inner.display()))
             })?;
-            let stored = with_pauses(|| self.client.store_output(job, name, &file)).await?;
+            let stored = ASKS
+                .run(|| self.client.store_output(job, name, &file))
+                .await?;
             match &named {
                 Some(named) if named == inner => at = Some(stored.uri),
                 Some(named) => {
@@ -141,12 +143,13 @@ impl Files {
         Ok(at)
     }
 
-    pub(super) async fn store_log(&self, job: Report, log: &[u8]) -> Result<()> {
-        let cut = log
-            .len()
-            .saturating_sub(crate::worker::output::LOG_COPY_BYTES);
-        let end = log.get(cut..).unwrap_or_default();
-        self.client.store_log(job, end.to_vec()).await
+    /// Stores what an attempt printed. A log that cannot be kept is no reason to fail a source.
+    pub(super) async fn keep_log(&self, job: Report, log: &[u8]) {
+        let end = end_of(log);
+        let kept = ASKS.run(|| self.client.store_log(job, end.to_vec())).await;
+        if let Err(error) = kept {
+            tracing::warn!(job = %job.job, %error, "a log could not be kept");
+        }
     }
 
     /// Removes the folder of an attempt. What cannot be removed from a temporary folder does no

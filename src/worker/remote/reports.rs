@@ -8,7 +8,7 @@ use crate::worker::command::Outcome;
 use crate::worker::group::failed;
 use crate::worker::local::{CANCELLED, check_status};
 use crate::worker::queue::{Ended, Group, Verdicts};
-use crate::worker::remote::{Remote, with_pauses};
+use crate::worker::remote::Remote;
 
 /// Reports of one statement at the most, so that its body stays far below what a server takes.
 const REPORTS_MAX: usize = 200;
@@ -38,7 +38,7 @@ impl Remote {
         for mut one in ended {
             let report = one.job.report;
             if let Some(log) = one.log.take().filter(|log| !log.is_empty()) {
-                self.files.keep_log(report, log).await;
+                self.files.keep_log(report, &log).await;
             }
             let output = match &one.outcome {
                 Outcome::Completed { status, output, .. } => {
@@ -204,15 +204,6 @@ impl Remote {
             }
         }
         Ok(verdicts)
-    }
-}
-
-impl super::files::Files {
-    /// A log that cannot be kept is no reason to fail a source.
-    async fn keep_log(&self, job: Report, log: Vec<u8>) {
-        if let Err(error) = with_pauses(|| self.store_log(job, &log)).await {
-            tracing::warn!(job = %job.job, %error, "a log could not be kept");
-        }
     }
 }
 
