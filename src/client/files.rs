@@ -4,12 +4,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::{Body, Method};
 use serde::Deserialize;
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
+use tokio_util::io::ReaderStream;
 
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
@@ -59,7 +59,7 @@ impl Client {
     pub async fn store_output(&self, job: Report, name: &str, from: &Path) -> Result<Stored> {
         let path = output_address(job, name);
         let file = File::open(from).await.map_err(|error| local(from, error))?;
-        let body = Body::wrap_stream(pieces(file));
+        let body = Body::wrap_stream(ReaderStream::with_capacity(file, PIECE_BYTES));
         let request = self.request(Method::PUT, &path).timeout(FILE_TIMEOUT);
         let answer = self.send(request.body(body)).await?;
         let answer = answer.bytes().await.map_err(|error| self.silent(error))?;
@@ -90,14 +90,6 @@ fn output_address(job: Report, name: &str) -> String {
         .append_pair("path", name)
         .finish();
     format!("/v1/jobs/{}/output?{query}", job.job)
-}
-
-fn pieces(file: File) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send {
-    futures::stream::try_unfold(file, |mut file| async move {
-        let mut piece = Vec::with_capacity(PIECE_BYTES);
-        let read = file.read_buf(&mut piece).await?;
-        Ok((read > 0).then(|| (Bytes::from(piece), file)))
-    })
 }
 
 fn local(path: &Path, error: std::io::Error) -> Error {

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, header};
 use crate::error::{Code, Error, Result};
 use crate::model::state::State;
 use crate::server::App;
+use crate::server::request::read_only;
 use crate::server::tickets::TicketKey;
 use crate::session::{Access, tokens};
 
@@ -23,6 +24,23 @@ impl Caller {
     /// Whether it may change nothing, of itself or because it asked for that.
     pub(super) fn only_reads(&self) -> bool {
         self.access == Access::ReadOnly
+    }
+
+    /// The same caller, who may change nothing.
+    pub(super) fn reading(mut self) -> Self {
+        self.access = Access::ReadOnly;
+        self
+    }
+
+    /// The same caller with no more rights than the request asks for.
+    ///
+    /// # Errors
+    /// `SG4003 bad-request`.
+    pub(super) fn narrowed(self, headers: &HeaderMap) -> Result<Self> {
+        Ok(match read_only(headers)? {
+            true => self.reading(),
+            false => self,
+        })
     }
 }
 

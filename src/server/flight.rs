@@ -27,12 +27,13 @@ use crate::server::ipc::Upload;
 use crate::server::negotiate::Output;
 use crate::server::problem::Problem;
 use crate::server::request::{
-    Intake, SqlRequest, THROWN_MAX, idempotency_key, limits_of, media_type, read, read_only,
+    Intake, SqlRequest, THROWN_MAX, idempotency_key, limits_of, media_type, read,
 };
-use crate::server::run::{Run, check, reading};
+use crate::server::run::{Run, check};
 use crate::server::sql::{Handled, json_answer, query_of, repeat, wait_for};
 use crate::server::tickets::{Ticket, as_text, of_text, row_text};
 use crate::session::bound_table::{BoundTable, INPUT};
+use crate::session::names::quoted;
 use crate::session::parameters::Parameters;
 use crate::session::{Description, StatementKind};
 use crate::time::Timestamp;
@@ -168,7 +169,7 @@ pub(super) fn fetch(app: &Arc<App>, caller: Caller, sealed: &[u8]) -> Result<Fet
         ..SqlRequest::new(ticket.sql)
     };
     let caller = match ticket.read_only {
-        true => reading(caller),
+        true => caller.reading(),
         false => caller,
     };
     let kind = check(&request.sql)?.kind;
@@ -198,10 +199,7 @@ pub(super) fn schema_message(schema: &Schema) -> Result<bytes::Bytes> {
 pub(super) async fn info(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Handled {
     let caller = caller(&app, &headers).await?;
     let request = read(&headers, body, app.intake()).await?;
-    let caller = match read_only(&headers)? {
-        true => reading(caller),
-        false => caller,
-    };
+    let caller = caller.narrowed(&headers)?;
     let planned = plan(&app, &caller, &request).await?;
     let ticket = as_text(&planned.ticket);
     let bytes_max = app.limits().server_ticket_bytes_max;
@@ -238,10 +236,7 @@ pub(super) async fn stream(
     headers: HeaderMap,
 ) -> Handled {
     let caller = caller(&app, &headers).await?;
-    let caller = match read_only(&headers)? {
-        true => reading(caller),
-        false => caller,
-    };
+    let caller = caller.narrowed(&headers)?;
     let Fetched {
         run,
         caller,
@@ -274,10 +269,7 @@ pub(super) async fn put(
         .with_hint("Send an Arrow IPC stream as application/vnd.apache.arrow.stream.")
         .into());
     }
-    let caller = match read_only(&headers)? {
-        true => reading(caller),
-        false => caller,
-    };
+    let caller = caller.narrowed(&headers)?;
     let mut request = rows_of_body(body, app.intake(), &query.table, mode).await?;
     limits_of(&mut request, &headers)?;
     let key = idempotency_key(&headers)?.map(str::to_owned);
@@ -349,7 +341,6 @@ async fn rows_of_body(
 
 /// The statement that puts all columns of the rows into a table.
 pub(super) fn put_sql(table: &str, mode: PutMode, schema: &Schema) -> String {
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let columns: Vec<String> = schema
         .fields()
         .iter()

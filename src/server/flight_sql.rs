@@ -58,8 +58,8 @@ use crate::server::auth::{Caller, caller};
 use crate::server::flight::{Fetched, PutMode, fetch, plan, put_sql, schema_message};
 use crate::server::flight_sql::rows::{Messages, joined, of_run, received, sent, whole};
 use crate::server::flight_sql::status::{status, unsupported};
-use crate::server::request::{SqlRequest, idempotency_key, limits_of, read_only};
-use crate::server::run::{Run, check, place, reading};
+use crate::server::request::{SqlRequest, idempotency_key, limits_of};
+use crate::server::run::{Run, check, place};
 use crate::server::tickets::{Handle, Ticket, row_of_text, row_text};
 use crate::session::bound_table::BoundTable;
 use crate::session::parameters::Parameters;
@@ -88,13 +88,9 @@ pub(super) fn router(app: &Arc<App>) -> Router {
 /// Lets callers in, and notes who they are; a handshake says who it is in its own way.
 async fn admit(State(app): State<Arc<App>>, mut request: HttpRequest, next: Next) -> HttpResponse {
     if !request.uri().path().ends_with("/Handshake") {
-        let caller = match caller(&app, request.headers()).await {
+        let caller = caller(&app, request.headers()).await;
+        let caller = match caller.and_then(|caller| caller.narrowed(request.headers())) {
             Ok(caller) => caller,
-            Err(error) => return refused(error),
-        };
-        let caller = match read_only(request.headers()) {
-            Ok(true) => reading(caller),
-            Ok(false) => caller,
             Err(error) => return refused(error),
         };
         request.extensions_mut().insert(caller);

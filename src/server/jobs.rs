@@ -11,14 +11,14 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State as Shared};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
 
 use crate::error::{Code, Error, Result};
 use crate::functions::files::Place;
@@ -30,13 +30,13 @@ use crate::model::transform::Permission;
 use crate::server::App;
 use crate::server::auth::caller;
 use crate::server::problem::Problem;
-use crate::server::sql::Handled;
+use crate::server::sql::{Handled, json_answer, query_of};
 use crate::session::Access;
 use crate::session::source_rows::{URI, source_rows};
 use crate::tables::operations::{LOG_BYTES_MAX, OUTPUT_FILES_MAX, log_path, output_path};
 
 /// Bytes of one piece of a file that is sent.
-const PIECE_BYTES: u64 = 1 << 20;
+const PIECE_BYTES: usize = 1 << 20;
 
 /// The longest path of a file in an attempt's folder, in bytes. Chosen: a file name of the usual
 /// file systems has 255.
@@ -75,7 +75,7 @@ impl Attempt {
                 );
             }
         }
-        let query = query_of(raw)?;
+        let query: Query = query_of(raw, "token, and path for an output")?;
         let job = id.parse().map(JobId).map_err(|error| {
             Error::new(Code::BadRequest, format!("\"{id}\" is no job id")).with_source(error)
         })?;
@@ -135,23 +135,6 @@ impl Attempt {
     }
 }
 
-fn query_of(raw: Option<&str>) -> Result<Query> {
-    let wrong = |detail: String| {
-        Error::new(
-            Code::BadRequest,
-            "the address has not the parts that it needs",
-        )
-        .with_detail(format!("{detail}."))
-        .with_hint("Give token=, and path= for an output.")
-    };
-    let uri = format!("/?{}", raw.unwrap_or_default());
-    let uri: Uri = uri.parse().map_err(|error| wrong(format!("{error}")))?;
-    let query = axum::extract::Query::try_from_uri(&uri);
-    query
-        .map(|query| query.0)
-        .map_err(|error| wrong(error.to_string()))
-}
-
 fn no_document(message: String) -> Error {
     Error::new(Code::FileUnreadable, message)
         .with_hint("A document is where the column \"uri\" of its source says.")
@@ -203,16 +186,11 @@ async fn local_file(uri: &str, path: &FilePath) -> Result<(u64, Body)> {
         return Err(no_document(format!("\"{uri}\" is no file")));
     }
     // A file that grows meanwhile must not be longer than was announced.
-    let body = Body::from_stream(pieces(file.take(about.len())));
+    let body = Body::from_stream(ReaderStream::with_capacity(
+        file.take(about.len()),
+        PIECE_BYTES,
+    ));
     Ok((about.len(), body))
-}
-
-fn pieces(file: tokio::io::Take<File>) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
-    futures::stream::try_unfold(file, |mut file| async move {
-        let mut piece = Vec::with_capacity(usize::try_from(PIECE_BYTES).unwrap_or(0));
-        let read = file.read_buf(&mut piece).await?;
-        Ok((read > 0).then(|| (Bytes::from(piece), file)))
-    })
 }
 
 async fn stored_file(uri: &str, store: &Store, path: String) -> Result<(u64, Body)> {
@@ -225,7 +203,7 @@ async fn stored_file(uri: &str, store: &Store, path: String) -> Result<(u64, Bod
             if from >= size {
                 return Ok(None);
             }
-            let to = size.min(from + PIECE_BYTES);
+            let to = size.min(from + PIECE_BYTES as u64);
             let piece = store.get_range(&path, from..to).await?;
             let piece = piece.ok_or_else(|| no_document(format!("file \"{uri}\" has gone")))?;
             Ok::<_, Error>(Some((piece, to)))
@@ -270,10 +248,7 @@ pub(super) async fn put_output(
     store_body(store, &path, body, limits.server_file_bytes_max.min(room)).await?;
     let root = app.core.public_url.trim_end_matches('/');
     let stored = json!({"uri": format!("{root}/{path}"), "folder": format!("{root}/{folder}")});
-    let mut response = Response::new(Body::from(format!("{stored}\n")));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    Ok(response)
+    Ok(json_answer(StatusCode::OK, &stored))
 }
 
 /// `PUT /v1/jobs/{id}/log?token=`

@@ -21,7 +21,7 @@ use crate::server::request::SqlRequest;
 use crate::server::statements::{Kept, Outcome, Record, StatementState};
 use crate::session::parser::parse;
 use crate::session::statement::Statement;
-use crate::session::{Access, Description, ExecuteOptions, Session, StatementKind, kind_of};
+use crate::session::{Description, ExecuteOptions, Session, StatementKind, kind_of};
 
 /// Rows on their way.
 pub(super) type Rows = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -448,10 +448,4 @@ pub(super) fn check_rows(count: u64, rows_max: Option<u64>) -> Result<()> {
 pub(super) fn stored(kept: &Kept) -> Rows {
     let batches: Vec<RecordBatch> = kept.batches.to_vec();
     Box::pin(futures::stream::iter(batches.into_iter().map(Ok)))
-}
-
-/// What a caller may do where the request asks for no more than reading.
-pub(super) fn reading(mut caller: Caller) -> Caller {
-    caller.access = Access::ReadOnly;
-    caller
 }

@@ -16,10 +16,10 @@ use crate::server::auth::{Caller, caller};
 use crate::server::negotiate::{Output, choose};
 use crate::server::problem::{Problem, answer as problem_answer};
 use crate::server::request::{
-    Patience, Query, SqlRequest, idempotency_key, of_query, patience, read, read_only,
+    Patience, Query, SqlRequest, idempotency_key, of_query, patience, read,
 };
 use crate::server::rows::{Encoder, body};
-use crate::server::run::{GetAllowed, Repetition, Run, check, check_rows, reading, stored};
+use crate::server::run::{GetAllowed, Repetition, Run, check, check_rows, stored};
 use crate::server::statements::{Record, StatementState, expired};
 
 /// The longest header of JSON, in bytes. Chosen: half of what common clients take of all headers.
@@ -67,10 +67,7 @@ pub(super) async fn post(
     let query: Query = query_of(raw.as_deref(), KNOWN)?;
     let output = output(&headers, &query)?;
     let request = read(&headers, body, app.intake()).await?;
-    let caller = match read_only(&headers)? {
-        true => reading(caller),
-        false => caller,
-    };
+    let caller = caller.narrowed(&headers)?;
     run(&app, caller, &headers, request, output).await
 }
 
@@ -92,7 +89,7 @@ pub(super) async fn get(
         .with_hint("Send the statement with POST.");
         return Err(Problem::from(error).with_allow("POST"));
     }
-    run(&app, reading(caller), &headers, request, output).await
+    run(&app, caller.reading(), &headers, request, output).await
 }
 
 async fn run(
