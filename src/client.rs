@@ -122,11 +122,6 @@ impl Client {
         })
     }
 
-    /// The address of the server.
-    pub fn base(&self) -> &str {
-        &self.base
-    }
-
     /// Whether statements may change the store.
     pub fn reading(&self) -> Reading {
         self.reading

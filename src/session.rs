@@ -96,6 +96,17 @@ pub enum StatementKind {
 }
 
 impl StatementKind {
+    /// Every kind.
+    pub const ALL: &[Self] = &[
+        Self::Query,
+        Self::Effect,
+        Self::Dml,
+        Self::Ddl,
+        Self::Explain,
+        Self::Preview,
+        Self::Setting,
+    ];
+
     /// The name in headers and logs.
     pub fn name(self) -> &'static str {
         match self {

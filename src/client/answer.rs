@@ -17,16 +17,6 @@ use crate::client::Client;
 use crate::error::{Code, Error, Result};
 use crate::session::{OutcomeCount, StatementKind};
 
-const KINDS: [StatementKind; 7] = [
-    StatementKind::Query,
-    StatementKind::Effect,
-    StatementKind::Dml,
-    StatementKind::Ddl,
-    StatementKind::Explain,
-    StatementKind::Preview,
-    StatementKind::Setting,
-];
-
 /// The answer to one statement. What it changed is durable when this is there.
 #[derive(Debug)]
 pub struct Answer {
@@ -52,7 +42,9 @@ impl Answer {
             .unwrap_or_default()
             .into();
         let kind = text(headers, "sluicegate-statement-kind");
-        let kind = KINDS.into_iter().find(|known| Some(known.name()) == kind);
+        let kind = StatementKind::ALL
+            .iter()
+            .find(|known| Some(known.name()) == kind);
         let rows_affected = text(headers, "sluicegate-rows-affected");
         let rows_affected = rows_affected.and_then(|rows| rows.parse().ok());
         let summary = json(headers, "sluicegate-summary");
@@ -69,7 +61,7 @@ impl Answer {
         rows.read_schema().await?;
         Ok(Self {
             statement_id,
-            kind: kind.unwrap_or(StatementKind::Query),
+            kind: kind.copied().unwrap_or(StatementKind::Query),
             rows_affected,
             summary: summary.unwrap_or_default(),
             notes: notes.unwrap_or_default(),

@@ -7,6 +7,7 @@
 use std::fmt::Write;
 
 use crate::error::{Error, Result};
+use crate::session::names::literal;
 use crate::session::split_statements;
 
 /// The transform `normalise`.
@@ -76,7 +77,7 @@ fn replace_into(table: &str, csv: &str, key: Option<&[usize]>) -> Result<String>
         let values = key.as_deref().into_iter().chain(fields.iter().copied());
         let values = values.map(|value| match value {
             "" => "NULL".to_owned(),
-            value => format!("'{}'", value.replace('\'', "''")),
+            value => literal(value),
         });
         let comma = if row == 0 { "" } else { "," };
         // Writing to a string cannot fail.

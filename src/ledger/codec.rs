@@ -85,13 +85,9 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
                 .any(|batch| batch.column(column).null_count() < batch.num_rows())
         })
         .collect();
-    let compression = match rows >= COMPRESS_ROWS {
-        true => Compression::ZSTD(ZstdLevel::default()),
-        false => Compression::UNCOMPRESSED,
-    };
-    let counting = match rows >= COMPRESS_ROWS {
-        true => COUNTING_COLUMNS,
-        false => &[],
+    let (compression, counting) = match rows >= COMPRESS_ROWS {
+        true => (Compression::ZSTD(ZstdLevel::default()), COUNTING_COLUMNS),
+        false => (Compression::UNCOMPRESSED, &[][..]),
     };
     let properties = counting
         .iter()

@@ -10,6 +10,7 @@ use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 
 use crate::error::{Code, Error, Result};
 use crate::format::Format;
+use crate::session::names::literal;
 use crate::session::{Names, TableName};
 
 /// The pause of `\watch` without seconds. Chosen: follows a batch without burdening the store.
@@ -134,7 +135,7 @@ fn unquoted(text: &str) -> String {
 
 fn jobs_query(state: Option<&str>) -> String {
     let filter = match state {
-        Some(state) => format!(" WHERE state = '{}'", state.replace('\'', "''")),
+        Some(state) => format!(" WHERE state = {}", literal(state)),
         None => String::new(),
     };
     format!("SELECT * FROM jobs{filter} ORDER BY job_id DESC LIMIT 100")

@@ -94,11 +94,6 @@ impl BoundTable {
         })
     }
 
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     pub(super) fn provider(&self) -> (String, Arc<dyn TableProvider>) {
         let table: Arc<dyn TableProvider> = Arc::clone(&self.table) as _;
         (self.name.to_string(), table)

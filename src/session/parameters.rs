@@ -10,8 +10,7 @@ use std::ops::ControlFlow;
 use arrow::array::RecordBatch;
 use datafusion::sql::parser::Statement as SyntaxTree;
 use datafusion::sql::sqlparser::ast::{
-    Array, Expr, GroupByExpr, OrderByKind, Query, Select, UnaryOperator, Value, VisitMut,
-    VisitorMut,
+    Array, Expr, GroupByExpr, OrderByKind, Query, Select, Value, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
 
@@ -358,16 +357,7 @@ fn literal(value: &serde_json::Value) -> Option<Expr> {
     Some(match value {
         serde_json::Value::Null => Expr::value(Value::Null),
         serde_json::Value::Bool(flag) => Expr::value(Value::Boolean(*flag)),
-        serde_json::Value::Number(number) => {
-            let text = number.to_string();
-            match text.strip_prefix('-') {
-                Some(digits) => Expr::UnaryOp {
-                    op: UnaryOperator::Minus,
-                    expr: Box::new(Expr::value(Value::Number(digits.to_owned(), false))),
-                },
-                None => Expr::value(Value::Number(text, false)),
-            }
-        }
+        serde_json::Value::Number(number) => typed::number(number.to_string()),
         serde_json::Value::String(text) => Expr::value(Value::SingleQuotedString(text.clone())),
         serde_json::Value::Array(items) => Expr::Array(Array {
             elem: items.iter().map(literal).collect::<Option<_>>()?,

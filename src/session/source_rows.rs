@@ -14,6 +14,7 @@ use crate::model::sources::SourceTable;
 use crate::model::state::State;
 use crate::session::catalog::{Sight, state_over};
 use crate::session::core::Core;
+use crate::session::names::quoted;
 use crate::session::write::key_at;
 use crate::tables::source_table::{SourceProvider, SystemColumn, user_schema};
 
@@ -42,11 +43,8 @@ pub async fn source_rows(
         sight.now,
         slots,
     )?;
-    let quoted: Vec<String> = columns
-        .iter()
-        .map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
-        .collect();
-    let sql = format!("SELECT {} FROM {SOURCES}", quoted.join(", "));
+    let columns: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+    let sql = format!("SELECT {} FROM {SOURCES}", columns.join(", "));
     let state = state_over(base, sight, vec![(SOURCES.to_owned(), Arc::new(provider))]);
     let plan = state.create_logical_plan(&sql).await?;
     let physical = state.create_physical_plan(&plan).await?;

@@ -35,8 +35,8 @@ use crate::model::state::State;
 use crate::session::effect_node::planning::plan_statement;
 use crate::session::effect_node::{EffectNode, RootAction};
 use crate::session::parser::{identifier, object_name};
-use crate::session::query_tree;
 use crate::session::sink::{Done, StatementText};
+use crate::session::{names, query_tree};
 use crate::tables::source_table::{SystemColumn, user_schema};
 
 /// What a write does with the rows of its query.
@@ -96,9 +96,7 @@ pub async fn plan_write(
         Kind::Put(_) | Kind::Update => users.chain(wanted).collect(),
         Kind::Delete => vec![table.def.key.as_str(), version],
     };
-    let quoted = columns
-        .iter()
-        .map(|name| col(format!("\"{}\"", name.replace('"', "\"\""))));
+    let quoted = columns.iter().map(|name| col(names::quoted(name)));
     let input = LogicalPlanBuilder::from(input)
         .project(quoted.collect::<Vec<_>>())?
         .build()?;

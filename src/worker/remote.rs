@@ -29,6 +29,7 @@ use crate::config::Limits;
 use crate::error::{Error, Result};
 use crate::id::{JobId, Token};
 use crate::model::decide::Report;
+use crate::session::names::literal;
 use crate::session::source_rows::URI;
 use crate::worker::queue::{Beat, Ended, Group, GroupJob, Input, Queue, Ready, Verdicts};
 use crate::worker::remote::files::Files;
@@ -259,11 +260,6 @@ impl Queue for Remote {
     async fn report(&self, group: &Group, ended: Vec<Ended>) -> Result<Verdicts> {
         self.report_all(group, ended).await
     }
-}
-
-/// A text as a literal of SQL.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// The values of a batch, by the names of columns.

@@ -30,6 +30,7 @@ use crate::model::transform::SqlOutput;
 use crate::session::catalog::state_over;
 use crate::session::core::Core;
 use crate::session::effect_node::planning::plan_statement;
+use crate::session::names::quoted;
 use crate::session::source_rows::json_rows;
 use crate::session::statement::Statement;
 use crate::session::transforms::{ERROR, INPUT, input_schema};
@@ -425,13 +426,13 @@ fn with_content(base: &SessionState, rows: RecordBatch) -> Result<Arc<dyn TableP
     if schema.index_of("content").is_ok() {
         return Ok(table);
     }
-    let quoted = |name: &str| col(format!("\"{}\"", name.replace('"', "\"\"")));
-    let mut columns: Vec<Expr> = schema.fields().iter().map(|f| quoted(f.name())).collect();
+    let column = |name: &str| col(quoted(name));
+    let mut columns: Vec<Expr> = schema.fields().iter().map(|f| column(f.name())).collect();
     let content = match (
         schema.index_of("uri"),
         base.scalar_functions().get("read_text"),
     ) {
-        (Ok(_), Some(read_text)) => read_text.call(vec![quoted("uri")]),
+        (Ok(_), Some(read_text)) => read_text.call(vec![column("uri")]),
         _ => lit(ScalarValue::Utf8(None)),
     };
     columns.push(content.alias("content"));

@@ -62,7 +62,8 @@ fn text(column: &ArrayRef, row: usize) -> Option<String> {
     formatter.value(row).try_to_string().ok()
 }
 
-fn number(text: String) -> Expr {
+/// A number as SQL writes it.
+pub(super) fn number(text: String) -> Expr {
     match text.strip_prefix('-') {
         Some(digits) => Expr::UnaryOp {
             op: UnaryOperator::Minus,
