@@ -1,5 +1,6 @@
 """Real servers for the tests: processes of the binary that SLUICEGATE_BINARY names."""
 
+import copy
 import http.client
 import json
 import os
@@ -8,6 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 
 import pytest
@@ -36,6 +38,14 @@ def run(*arguments, folder):
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     return done.stdout
+
+
+def until(condition, seconds=60):
+    """Waits until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not come about"
+        time.sleep(0.05)
 
 
 class Answer:
@@ -116,6 +126,26 @@ class Server:
             self.process.wait(timeout=90)
         except subprocess.TimeoutExpired:
             self.kill()
+
+
+def restarted(server):
+    """The same server, which was killed, again at its address."""
+    again = copy.copy(server)
+    again.process = subprocess.Popen(
+        [BINARY, "--store", server.store, "--actor", "ann", "serve", "--bind", server.host],
+        cwd=server.folder,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def answers():
+        assert again.process.poll() is None, "it has ended"
+        try:
+            return again.send("GET", "/health/ready").status == 200
+        except OSError:
+            return False
+
+    until(answers)
+    return again
 
 
 @pytest.fixture(scope="module")

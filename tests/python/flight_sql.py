@@ -22,7 +22,7 @@ import adbc_driver_manager
 import pandas
 import pyarrow
 import pyarrow.flight as flight
-from adbc_driver_flightsql import ConnectionOptions, DatabaseOptions, StatementOptions
+from adbc_driver_flightsql import DatabaseOptions, StatementOptions
 
 URL = os.environ["SLUICEGATE_URL"]
 TOKEN = os.environ.get("SLUICEGATE_TOKEN")

@@ -5,7 +5,7 @@ import time
 import uuid
 
 import pytest
-from conftest import Server
+from conftest import Server, until
 
 SOURCES = 2000
 SCHEDULE = "SELECT schedule_job('index', id) FROM things"
@@ -31,13 +31,6 @@ def things(tmp_path):
 
 def scheduled(server):
     return server.number("SELECT count(*) FROM events WHERE kind = 'job-scheduled'")
-
-
-def until(happened, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def still(server):

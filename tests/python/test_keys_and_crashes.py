@@ -7,8 +7,7 @@ import threading
 import time
 import uuid
 
-from conftest import Server, run
-from test_remote_worker import restarted
+from conftest import Server, restarted, run
 
 SENDERS = 4
 KILLS = 12

@@ -7,8 +7,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BINARY, Server
-from test_remote_worker import until
+from conftest import BINARY, Server, until
 
 
 @pytest.fixture(scope="module")

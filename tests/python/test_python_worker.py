@@ -8,8 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, Server
-from test_remote_worker import until
+from conftest import ROOT, Server, until
 
 EXAMPLES = ROOT / "examples"
 

@@ -1,13 +1,12 @@
 """`sluicegate work --server`: a worker on a machine without the store."""
 
-import copy
 import os
 import signal
 import subprocess
 import time
 
 import pytest
-from conftest import BINARY, Server
+from conftest import BINARY, Server, restarted, until
 
 ANSWER = """
 import json, os, sys
@@ -27,34 +26,6 @@ for line in sys.stdin:
         answer["columns"] = {"size": len(text)}
     print(json.dumps(answer), flush=True)
 """
-
-
-def until(condition, seconds=60):
-    """Waits until a condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not come about"
-        time.sleep(0.05)
-
-
-def restarted(server):
-    """The same server, which was killed, again at its address."""
-    again = copy.copy(server)
-    again.process = subprocess.Popen(
-        [BINARY, "--store", server.store, "--actor", "ann", "serve", "--bind", server.host],
-        cwd=server.folder,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def answers():
-        assert again.process.poll() is None, "it has ended"
-        try:
-            return again.send("GET", "/health/ready").status == 200
-        except OSError:
-            return False
-
-    until(answers)
-    return again
 
 
 class Bench:

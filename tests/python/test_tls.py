@@ -10,8 +10,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import BINARY, ROOT
-from test_remote_worker import until
+from conftest import BINARY, ROOT, until
 
 
 def certificate(folder, name):
