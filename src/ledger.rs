@@ -12,6 +12,7 @@ mod committer;
 pub mod history;
 mod local;
 mod merge;
+mod parquet_file;
 pub mod run;
 pub mod store;
 #[cfg(test)]

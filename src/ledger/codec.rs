@@ -9,10 +9,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
@@ -22,8 +21,9 @@ use twox_hash::XxHash64;
 
 use crate::error::{Code, Error, Result};
 use crate::id::Version;
+use crate::ledger::parquet_file;
 use crate::model::apply::apply;
-use crate::model::columns::{Column, EventsReader};
+use crate::model::columns::{self, Column, EventsReader};
 use crate::model::state::State;
 
 /// The format of ledger files and checkpoints that this program writes. It grows when an older
@@ -40,21 +40,9 @@ const HASH_HEAD: &str = "xxh64:";
 
 const NO_HASH: &str = "0000000000000000";
 
-/// Rows of a commit from which compression pays for its time: below, a file is one disk block.
-const COMPRESS_ROWS: usize = 512;
-
-/// Columns whose numbers hardly repeat and mostly count on from row to row: differences take a
-/// fraction of the bytes of a dictionary, and of the time.
-const COUNTING_COLUMNS: &[Column] = &[
-    Column::Ordinal,
-    Column::Slot,
-    Column::RunRow,
-    Column::JobId,
-    Column::Token,
-];
-
-/// Rows of a row group of a large commit. Chosen: the parquet crate's own default.
-const GROUP_ROWS: usize = 1 << 20;
+/// Rows of a commit from which compression pays for its time. Below, a file is some disk blocks,
+/// and `history/` compresses what stays.
+const COMPRESS_ROWS: usize = 1 << 13;
 
 /// The path of a commit's file.
 pub fn commit_path(version: Version) -> String {
@@ -69,62 +57,64 @@ pub fn commit_version(path: &str) -> Option<Version> {
         .flatten()
 }
 
-/// Events as the bytes of a Parquet file. Columns without a value are left out.
+/// Events as the bytes of a Parquet file. It has the columns that one of the batches has.
 ///
 /// # Errors
 /// `SG9001 bug`.
 pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
-    let bug = |error: Box<dyn std::error::Error + Send + Sync>| {
-        Error::bug("events cannot be written").with_source(error)
-    };
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let used: Vec<usize> = (0..Column::ALL.len())
-        .filter(|&column| {
-            batches
-                .iter()
-                .any(|batch| batch.column(column).null_count() < batch.num_rows())
-        })
-        .collect();
-    let (compression, counting) = match rows >= COMPRESS_ROWS {
-        true => (Compression::ZSTD(ZstdLevel::default()), COUNTING_COLUMNS),
-        false => (Compression::UNCOMPRESSED, &[][..]),
+    let used = |column: &&Column| {
+        let mut batches = batches.iter();
+        batches.any(|batch| batch.column_by_name(column.name()).is_some())
     };
-    let properties = counting
+    let used: Vec<usize> = Column::ALL
         .iter()
-        .fold(WriterProperties::builder(), |properties, column| {
-            let path = ColumnPath::from(column.name());
-            properties
-                .set_column_dictionary_enabled(path.clone(), false)
-                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
-        })
-        .set_compression(compression)
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_key_value_metadata(Some(vec![
-            KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_string()),
-            KeyValue::new(HASH_KEY.to_owned(), format!("{HASH_HEAD}{NO_HASH}")),
-        ]))
-        .set_dictionary_enabled(true)
-        .build();
-    let schema = match batches.first() {
-        Some(batch) => batch
-            .schema()
-            .project(&used)
-            .map_err(|error| bug(error.into()))?,
-        None => Schema::empty(),
-    };
-    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::new(schema), Some(properties))
-        .map_err(|error| bug(error.into()))?;
-    for batch in batches {
-        let batch = batch.project(&used).map_err(|error| bug(error.into()))?;
-        writer.write(&batch).map_err(|error| bug(error.into()))?;
-    }
-    let mut bytes = writer.into_inner().map_err(|error| bug(error.into()))?;
+        .filter(used)
+        .map(|column| *column as usize)
+        .collect();
+    let schema = columns::schema().project(&used);
+    let schema = schema.map_err(|error| unwritable(error.into()))?;
+    let properties = properties(&schema, rows);
+    let mut bytes = parquet_file::encode(&Arc::new(schema), batches, properties)
+        .map_err(|error| unwritable(error.into()))?;
     let hash = format!("{:016x}", content_hash(&bytes));
     let place = hash_place(&bytes).and_then(|place| bytes.get_mut(place));
     let place = place.ok_or_else(|| Error::bug("a file of events has no place for its hash"))?;
     place.copy_from_slice(hash.as_bytes());
     Ok(bytes.into())
+}
+
+fn unwritable(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::bug("events cannot be written").with_source(error)
+}
+
+fn properties(schema: &Schema, rows: usize) -> WriterProperties {
+    let compression = match rows >= COMPRESS_ROWS {
+        true => Compression::ZSTD(ZstdLevel::default()),
+        false => Compression::UNCOMPRESSED,
+    };
+    let mut properties = WriterProperties::builder();
+    for field in schema.fields() {
+        // Numbers mostly count on or stay, texts of their own do not repeat: a dictionary would
+        // take more time and bytes.
+        let encoding = match field.data_type() {
+            DataType::Dictionary(..) => continue,
+            DataType::Utf8 => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+            _ => Encoding::DELTA_BINARY_PACKED,
+        };
+        let path = ColumnPath::from(field.name().as_str());
+        properties = properties
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_encoding(path, encoding);
+    }
+    properties
+        .set_compression(compression)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_key_value_metadata(Some(vec![
+            KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_string()),
+            KeyValue::new(HASH_KEY.to_owned(), format!("{HASH_HEAD}{NO_HASH}")),
+        ]))
+        .build()
 }
 
 /// Where the digits of the hash are in a file of events.
@@ -153,7 +143,7 @@ pub fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>> {
     check_format(path, metadata)?;
     check_hash(path, &bytes)?;
     let reader = builder
-        .with_batch_size(GROUP_ROWS)
+        .with_batch_size(parquet_file::GROUP_ROWS)
         .build()
         .map_err(|error| damaged(path, error))?;
     reader

@@ -6,16 +6,12 @@
 //! limits differ, files overlap, and [`chain`] picks ones that do not.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use arrow::array::{RecordBatch, new_null_array};
-
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::Version;
 use crate::ledger::checkpoint::gone;
 use crate::ledger::codec;
 use crate::ledger::store::{Entry, Store};
-use crate::model::columns;
 use crate::time::Timestamp;
 
 const FOLDER: &str = "history/events";
@@ -187,25 +183,11 @@ async fn write(store: &Store, commits: &[EventsFile]) -> Result<()> {
         expected = expected.next();
         let bytes = store.get(&file.path).await?;
         let bytes = bytes.ok_or_else(|| gone(&file.path))?;
-        for batch in codec::decode(&file.path, bytes)? {
-            batches.push(with_all_columns(&batch)?);
-        }
+        batches.extend(codec::decode(&file.path, bytes)?);
     }
     let bytes = codec::encode(&batches)?;
     // Whoever was first wrote the same events.
     store.put_new(&path, bytes).await.map(drop)
-}
-
-/// A batch with every column of the `events` table: a commit's file lacks those without values.
-fn with_all_columns(batch: &RecordBatch) -> Result<RecordBatch> {
-    let schema = columns::schema();
-    let arrays = schema.fields().iter().map(|field| {
-        let found = batch.column_by_name(field.name()).map(Arc::clone);
-        found.unwrap_or_else(|| new_null_array(field.data_type(), batch.num_rows()))
-    });
-    let arrays = arrays.collect();
-    RecordBatch::try_new(schema, arrays)
-        .map_err(|error| Error::bug("events do not fit their columns").with_source(error))
 }
 
 /// Deletes ledger files that nobody needs any more.

@@ -9,7 +9,8 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
     Array, ArrayRef, DictionaryArray, Int32Builder, Int64Array, Int64Builder, RecordBatch,
-    StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+    RecordBatchOptions, StringArray, StringBuilder, TimestampMicrosecondArray,
+    TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
@@ -258,19 +259,27 @@ impl EventsBuilder {
         self.rows == 0
     }
 
-    /// All events as one batch of [`schema`].
+    /// All events as one batch. It has the columns of [`schema`] in their order, without those
+    /// that no event uses: a million rows of nothing would cost as much as values.
     ///
     /// # Errors
     /// Where Arrow refuses the columns, which would be a bug.
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         let rows = std::mem::take(&mut self.rows);
+        let mut used = Vec::with_capacity(self.columns.len());
         let mut arrays = Vec::with_capacity(self.columns.len());
-        for (values, filled) in &mut self.columns {
+        for (index, (values, filled)) in self.columns.iter_mut().enumerate() {
+            if *filled == 0 {
+                continue;
+            }
             values.append_nulls(rows - *filled);
             *filled = 0;
+            used.push(index);
             arrays.push(values.finish()?);
         }
-        RecordBatch::try_new(schema(), arrays)
+        let schema = Arc::new(schema().project(&used)?);
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(schema, arrays, &options)
     }
 
     /// The values of a column, to which the caller appends those of `times` rows.

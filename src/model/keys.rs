@@ -273,6 +273,16 @@ impl Keys {
             })
     }
 
+    /// [`Self::find`] for keys that come in the order of their slots, as those of a table that is
+    /// read from its beginning do: most are found without the index.
+    pub fn find_after(&self, before: Option<Slot>, key: Key<'_>) -> Option<Slot> {
+        let next = Slot(before.map_or(0, |before| before.0.saturating_add(1)));
+        if self.get(next) == Some(key) {
+            return Some(next);
+        }
+        self.find(key)
+    }
+
     fn base_segment(&self) -> &Segment {
         self.base
             .segment
@@ -392,11 +402,14 @@ mod tests {
             }
         }
         for number in (0..20_000).step_by(7) {
-            assert_eq!(
-                keys.find(Key::Text(&format!("n-{number}"))),
-                Some(Slot(number))
-            );
+            let key = format!("n-{number}");
+            let found = Some(Slot(number));
+            assert_eq!(keys.find(Key::Text(&key)), found);
+            for before in [None, number.checked_sub(1), Some(number), Some(u32::MAX)] {
+                assert_eq!(keys.find_after(before.map(Slot), Key::Text(&key)), found);
+            }
         }
+        assert_eq!(keys.find_after(Some(Slot(3)), Key::Text("n-x")), None);
         for (last, old) in held {
             assert_eq!(old.find(Key::Text(&format!("n-{last}"))), Some(Slot(last)));
             assert_eq!(old.find(Key::Text(&format!("n-{}", last + 1))), None);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
-use crate::id::{BatchId, JobId, TableId, Token, TransformId};
+use crate::id::{BatchId, JobId, Slot, TableId, Token, TransformId};
 use crate::model::decide::{Decision, Outcome};
 use crate::model::draft::Draft;
 use crate::model::event::{AttemptRef, Event, Refusal, Scheduled, SourceRef};
@@ -126,9 +126,11 @@ impl Draft<'_> {
     ) -> Result<()> {
         // The granted calls since the last refusal: events are in the order of the calls.
         let mut open = None;
+        let mut before = None;
         for source_id in source_ids {
-            match self.may_schedule(target, source_id) {
+            match self.may_schedule(target, source_id, before) {
                 Ok(source) => {
+                    before = Some(source.slot);
                     let open = match &mut open {
                         Some(open) => open,
                         None => {
@@ -161,10 +163,13 @@ impl Draft<'_> {
         open.map_or(Ok(()), |open| self.end_scheduling(open))
     }
 
+    /// Where the source is free, the one that it names. `before` is a source that was found
+    /// before it, see [`crate::model::keys::Keys::find_after`].
     fn may_schedule<'k>(
         &self,
         target: &ScheduleTarget,
         source_id: &'k str,
+        before: Option<Slot>,
     ) -> Result<SourceRef<'k>, Decision> {
         let unknown = || {
             let reason = format!(
@@ -175,7 +180,7 @@ impl Draft<'_> {
         };
         let table = self.state.tables.get(&target.table).ok_or_else(unknown)?;
         let key: Key<'k> = table.def.key_type.parse(source_id).ok_or_else(unknown)?;
-        let slot = table.keys.find(key).ok_or_else(unknown)?;
+        let slot = table.keys.find_after(before, key).ok_or_else(unknown)?;
         let source = table.source(slot).ok_or_else(unknown)?;
         if let Some(live) = self.state.live_job(source, target.transform) {
             let state = self
@@ -352,7 +357,7 @@ impl Draft<'_> {
             .with_detail(format!("Job {id} was of a source of another table."))
             .with_hint("Leave such jobs out: schedule_job takes the sources of today's table."));
         }
-        let decision = match self.may_schedule(&target, &key) {
+        let decision = match self.may_schedule(&target, &key, None) {
             Ok(source) => {
                 let params = old.extra.as_ref().and_then(|extra| extra.params.clone());
                 let options = ScheduleOptions {
