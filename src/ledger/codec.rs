@@ -44,6 +44,10 @@ const NO_HASH: &str = "0000000000000000";
 /// and `history/` compresses what stays.
 const COMPRESS_ROWS: usize = 1 << 13;
 
+/// Rows of a commit from which it matters how its numbers and texts are encoded. Below, setting
+/// up an encoder for each column takes longer than anything else.
+const ENCODING_ROWS: usize = 512;
+
 /// The path of a commit's file.
 pub fn commit_path(version: Version) -> String {
     format!("ledger/{:020}.parquet", version.0)
@@ -94,7 +98,8 @@ fn properties(schema: &Schema, rows: usize) -> WriterProperties {
         false => Compression::UNCOMPRESSED,
     };
     let mut properties = WriterProperties::builder();
-    for field in schema.fields() {
+    let chosen = (rows >= ENCODING_ROWS).then_some(schema.fields());
+    for field in chosen.into_iter().flatten() {
         // Numbers mostly count on or stay, texts of their own do not repeat: a dictionary would
         // take more time and bytes.
         let encoding = match field.data_type() {

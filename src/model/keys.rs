@@ -11,7 +11,6 @@
 
 use std::fmt;
 use std::hash::BuildHasher;
-use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, Int64Array, StringArray};
@@ -211,8 +210,8 @@ impl Keys {
     }
 
     /// The keys in `slots` in order, as an array of the table's type.
-    pub fn array(&self, slots: Range<u32>) -> ArrayRef {
-        let keys = slots.map(|slot| self.get(Slot(slot)));
+    pub fn array(&self, slots: impl Iterator<Item = Slot>) -> ArrayRef {
+        let keys = slots.map(|slot| self.get(slot));
         match self.key_type {
             KeyType::Text => {
                 let texts = keys.map(|key| match key {
@@ -435,7 +434,7 @@ mod tests {
             pushed.push(Key::Text(&format!("n-{number}")));
         }
         let parts = [0..2_048, 2_048..5_000].map(|slots| {
-            let keys = pushed.array(slots);
+            let keys = pushed.array(slots.map(Slot));
             KeyPart::of_texts(keys.as_any().downcast_ref().unwrap())
         });
         let mut keys = Keys::from_parts(KeyType::Text, parts).unwrap();
@@ -452,7 +451,7 @@ mod tests {
         );
         assert_eq!(shared.find(Key::Text("new")), None);
         let uneven = [0..10, 10..20].map(|slots| {
-            let keys = pushed.array(slots);
+            let keys = pushed.array(slots.map(Slot));
             KeyPart::of_texts(keys.as_any().downcast_ref().unwrap())
         });
         assert!(Keys::from_parts(KeyType::Text, uneven).is_none());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{JobId, RunId, Slot, TableId, Version};
-use crate::model::chunked::Chunked;
+use crate::model::chunked::{Chunked, Digest};
 use crate::model::keys::{KeyType, Keys};
 use crate::time::Timestamp;
 
@@ -83,6 +83,92 @@ pub struct Source {
     pub version: Version,
 }
 
+/// A set of statuses of one table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StatusSet([u64; 4]);
+
+impl StatusSet {
+    /// Adds a status.
+    pub fn insert(&mut self, StatusCode(code): StatusCode) {
+        if let Some(word) = self.0.get_mut(usize::from(code / 64)) {
+            *word |= 1 << (code % 64);
+        }
+    }
+
+    /// Whether a status is in it.
+    pub fn contains(&self, StatusCode(code): StatusCode) -> bool {
+        let word = self.0.get(usize::from(code / 64));
+        word.is_some_and(|word| word >> (code % 64) & 1 == 1)
+    }
+
+    /// How many of these are in `other`.
+    pub fn share_in(&self, other: &Self) -> Share {
+        let all = |(these, those): (&u64, &u64)| these & !those == 0;
+        let none = |(these, those): (&u64, &u64)| these & those == 0;
+        if self.0.iter().zip(&other.0).all(none) {
+            Share::None
+        } else if self.0.iter().zip(&other.0).all(all) {
+            Share::All
+        } else {
+            Share::Some
+        }
+    }
+}
+
+impl FromIterator<StatusCode> for StatusSet {
+    fn from_iter<I: IntoIterator<Item = StatusCode>>(codes: I) -> Self {
+        let mut set = Self::default();
+        codes.into_iter().for_each(|code| set.insert(code));
+        set
+    }
+}
+
+/// What some sources have together, present or deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourcesDigest {
+    /// Their statuses.
+    pub statuses: StatusSet,
+    /// Those on which a job is live.
+    pub live: Share,
+    /// Those that a job holds, because it runs.
+    pub running: Share,
+}
+
+/// How many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// None.
+    None,
+    /// Some, not all.
+    Some,
+    /// All.
+    All,
+}
+
+impl Share {
+    fn of(matching: usize, all: usize) -> Self {
+        match matching {
+            0 => Self::None,
+            matching if matching == all => Self::All,
+            _ => Self::Some,
+        }
+    }
+}
+
+impl Digest<Source> for SourcesDigest {
+    fn of(sources: &[Source]) -> Self {
+        let count = |having: fn(&Source) -> bool| {
+            let having = sources.iter().filter(|source| having(source)).count();
+            Share::of(having, sources.len())
+        };
+        Self {
+            statuses: sources.iter().map(|source| source.status).collect(),
+            live: count(|source| source.live_job != JobId::NONE),
+            running: count(|source| source.running_job != JobId::NONE),
+        }
+    }
+}
+
 /// Whether a slot's source exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
@@ -108,7 +194,7 @@ pub struct SourceTable {
     /// Keys by slot and slots by key.
     pub keys: Keys,
     /// What is known of each source, by slot.
-    pub sources: Chunked<Source>,
+    pub sources: Chunked<Source, SourcesDigest>,
     /// Its runs.
     pub runs: Arc<BTreeMap<RunId, Run>>,
     /// The id that the next run gets.

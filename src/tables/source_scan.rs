@@ -19,6 +19,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
@@ -31,7 +32,7 @@ use chrono::{DateTime, Utc};
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{
-    DataFusionError, Result, ScalarValue, Statistics, exec_err, project_schema,
+    DataFusionError, Result, ScalarValue, Statistics, exec_err, internal_err, project_schema,
 };
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
@@ -112,11 +113,18 @@ pub trait SystemColumns: Debug + Send + Sync {
     /// As many values as `rows`, of the field's type.
     fn column(&self, run: u32, column: usize, rows: &[u64]) -> ArrayRef;
 
+    /// The user column whose values are in memory too.
+    fn key(&self) -> Option<&str>;
+
+    /// The values of the key for rows of one run, as [`SystemColumns::column`] those of others.
+    fn keys(&self, run: u32, rows: &[u64]) -> ArrayRef;
+
     /// The rows of a run that can satisfy all `filters`; `None` where they cannot be narrowed.
     ///
     /// # Arguments
-    /// * `filters`: conjuncts, each of which names at least one system column; it may name user
-    ///   columns too, and may be of any form. One that is not understood must be passed over.
+    /// * `filters`: conjuncts, each of which names the key or at least one system column; it may
+    ///   name other columns too, and may be of any form. One that is not understood must be
+    ///   passed over.
     ///
     /// # Returns
     /// Ranges ascending by start. May hold rows that fail a filter or are dead; must hold every
@@ -196,11 +204,8 @@ impl SourceScan {
         } else {
             Precision::Inexact(row_count)
         };
-        let outputs = self.outputs(projection);
-        if outputs
-            .iter()
-            .all(|output| matches!(output, Output::System(_)))
-        {
+        let outputs = self.outputs(projection, filters);
+        if outputs.iter().all(|output| output.user().is_none()) {
             let system = Arc::clone(&self.system);
             let partitions = self.numbered(partitions);
             return Ok(Arc::new(SystemRowsExec::new(
@@ -212,17 +217,19 @@ impl SourceScan {
 
     /// The rows of each run that are live and may satisfy the filters.
     fn select(&self, filters: &[Expr]) -> Result<Vec<Vec<Range<u64>>>> {
-        let fields = self.system.fields();
-        let filters: Vec<Expr> = filters
+        let system = self
+            .system
+            .fields()
             .iter()
-            .filter(|filter| {
-                let columns = filter.column_refs();
-                columns
-                    .iter()
-                    .any(|column| fields.iter().any(|f| *f.name() == column.name))
-            })
-            .cloned()
-            .collect();
+            .map(|field| field.name().as_str());
+        let known: HashSet<&str> = system.chain(self.system.key()).collect();
+        let named = |filter: &&Expr| {
+            let columns = filter.column_refs();
+            columns
+                .iter()
+                .any(|column| known.contains(column.name.as_str()))
+        };
+        let filters: Vec<Expr> = filters.iter().filter(named).cloned().collect();
         self.runs
             .iter()
             .map(|run| {
@@ -245,20 +252,40 @@ impl SourceScan {
             .collect()
     }
 
-    fn outputs(&self, projection: Option<&Vec<usize>>) -> Vec<Output> {
+    /// Where each column of the output comes from.
+    ///
+    /// The key is read from memory where Parquet is read for the filters' columns at most. Where
+    /// it is read for others, the key comes from there as well: a join may then tell the reader
+    /// which keys it wants, and the others' values are not decoded.
+    fn outputs(&self, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Vec<Output> {
         let user = self.schema.fields().len();
         let all = user + self.system.fields().len();
-        let output = |index| {
-            if index < user {
-                Output::User(index)
-            } else {
-                Output::System(index - user)
-            }
+        let projection = projection.map_or_else(|| (0..all).collect(), Vec::clone);
+        let key = self
+            .system
+            .key()
+            .and_then(|key| self.schema.index_of(key).ok());
+        let filtered = self.filtered(filters);
+        let key = key.filter(|key| {
+            let mut others = projection
+                .iter()
+                .filter(|index| **index < user && *index != key);
+            !filtered.contains(key) && others.all(|index| filtered.contains(index))
+        });
+        let output = |index| match index {
+            index if Some(index) == key => Output::Key,
+            index if index < user => Output::User(index),
+            index => Output::System(index - user),
         };
-        match projection {
-            Some(projection) => projection.iter().copied().map(output).collect(),
-            None => (0..all).map(output).collect(),
-        }
+        projection.into_iter().map(output).collect()
+    }
+
+    /// The user columns that filters name.
+    fn filtered(&self, filters: &[Expr]) -> HashSet<usize> {
+        let columns = filters.iter().flat_map(Expr::column_refs);
+        columns
+            .filter_map(|column| self.schema.index_of(&column.name).ok())
+            .collect()
     }
 
     /// The memory side: what each partition reads, by the runs' own numbers.
@@ -292,9 +319,7 @@ impl SourceScan {
             .with_table_partition_cols(vec![run_field])
             .with_virtual_columns(vec![row_field])
             .build();
-        let with_system = outputs
-            .iter()
-            .any(|output| matches!(output, Output::System(_)));
+        let with_system = outputs.iter().any(|output| output.user().is_none());
         let mut columns: Vec<usize> = outputs.iter().filter_map(Output::user).collect();
         if with_system {
             let user = self.schema.fields().len();
@@ -389,13 +414,15 @@ enum Output {
     User(usize),
     /// The system column of this index.
     System(usize),
+    /// The key, from memory.
+    Key,
 }
 
 impl Output {
     fn user(&self) -> Option<usize> {
         match self {
             Self::User(index) => Some(*index),
-            Self::System(_) => None,
+            Self::System(_) | Self::Key => None,
         }
     }
 }
@@ -407,20 +434,20 @@ struct RunRows {
     ranges: Vec<Range<u64>>,
 }
 
-/// The values of a system column, checked against what its implementor promised.
-fn system_column(
+/// The values of a column from memory, checked against what its implementor promised.
+fn memory_column(
     system: &dyn SystemColumns,
     run: u32,
-    column: usize,
+    output: Output,
     rows: &[u64],
 ) -> Result<ArrayRef> {
-    let values = system.column(run, column, rows);
+    let values = match output {
+        Output::System(index) => system.column(run, index, rows),
+        Output::Key => system.keys(run, rows),
+        Output::User(index) => return internal_err!("user column {index} is not in memory"),
+    };
     if values.len() != rows.len() {
-        return exec_err!(
-            "system column {column} has {} values for {}",
-            values.len(),
-            rows.len()
-        );
+        return exec_err!("{output:?} has {} values for {}", values.len(), rows.len());
     }
     Ok(values)
 }

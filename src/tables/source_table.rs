@@ -1,5 +1,8 @@
 //! A source table for SQL: its Parquet runs and its system columns.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -18,9 +21,12 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use crate::error::{Error, Result};
 use crate::id::{JobId, RunId, Slot};
+use crate::model::chunked::LEAF_ITEMS;
 use crate::model::columns::{dictionary_type, time_type};
-use crate::model::keys::Key;
-use crate::model::sources::{Source, SourceTable, TableDef};
+use crate::model::keys::{Key, KeyType};
+use crate::model::sources::{
+    Share, Source, SourceTable, SourcesDigest, StatusCode, StatusSet, TableDef,
+};
 use crate::model::state::State;
 use crate::tables::columns::{bools, ints, times};
 use crate::tables::source_scan::{LiveRows, RunScan, SourceScan, SystemColumns};
@@ -349,12 +355,7 @@ impl SystemColumns for SystemRows {
     }
 
     fn column(&self, run: u32, column: usize, rows: &[u64]) -> ArrayRef {
-        let slots = self
-            .table
-            .runs
-            .get(&RunId(run))
-            .map(|run| run.slots.as_slice());
-        let slots = slots.unwrap_or_default();
+        let slots = self.slots(run);
         let each = || {
             rows.iter().map(|&row| {
                 let slot = slots.get(usize::try_from(row).ok()?).copied().map(Slot)?;
@@ -394,41 +395,96 @@ impl SystemColumns for SystemRows {
         }
     }
 
+    fn key(&self) -> Option<&str> {
+        Some(&self.table.def.key)
+    }
+
+    fn keys(&self, run: u32, rows: &[u64]) -> ArrayRef {
+        let slots = self.slots(run);
+        let slot = |row: &u64| slots.get(usize::try_from(*row).ok()?).copied();
+        // No row is without its slot; there is no key in the last one.
+        let slots = rows.iter().map(|row| Slot(slot(row).unwrap_or(u32::MAX)));
+        self.table.keys.array(slots)
+    }
+
     fn select(&self, run: u32, filters: &[Expr]) -> Option<Vec<Range<u64>>> {
         let tests: Vec<Test> = filters.iter().map(|filter| self.test(filter)).collect();
         if tests.iter().all(|test| matches!(test, Test::Maybe)) {
             return None;
         }
-        let slots = &self.table.runs.get(&RunId(run))?.slots;
-        let mut ranges: Vec<Range<u64>> = Vec::new();
-        for (row, &slot) in slots.iter().enumerate() {
-            let slot = Slot(slot);
-            let passes = self
-                .table
-                .source(slot)
-                .is_some_and(|source| tests.iter().all(|test| test.may_pass(self, slot, source)));
-            if !passes {
-                continue;
-            }
-            let row = row as u64;
-            match ranges.last_mut() {
-                Some(last) if last.end == row => last.end = row + 1,
-                Some(_) | None => ranges.push(row..row + 1),
-            }
+        let keys = tests.iter().find_map(|test| match test {
+            Test::Keys(slots) => Some(slots),
+            _ => None,
+        });
+        if let Some(slots) = keys {
+            return Some(self.rows_of(run, slots));
         }
-        Some(ranges)
+        let test = Test::And(tests);
+        let slots = self.slots(run);
+        let mut selected = Selected::default();
+        let mut row = 0;
+        // By parts of a run whose slots follow each other inside one leaf of the sources: mostly
+        // the digest of the leaf decides for all of them.
+        while let Some(&first) = slots.get(row) {
+            let of_leaf = LEAF_ITEMS - first as usize % LEAF_ITEMS;
+            let end = slots.len().min(row + of_leaf);
+            let part = slots.get(row..end).unwrap_or_default();
+            let share = match in_sequence(part) {
+                true => self.table.sources.digest(first as usize),
+                false => None,
+            };
+            match share.map_or(Share::Some, |digest| test.share(self, digest)) {
+                Share::All => selected.add(row as u64..end as u64),
+                Share::None => {}
+                Share::Some => {
+                    for (row, &slot) in (row as u64..).zip(part) {
+                        let slot = Slot(slot);
+                        let source = self.table.source(slot);
+                        if source.is_some_and(|source| test.may_pass(self, slot, source)) {
+                            selected.add(row..row + 1);
+                        }
+                    }
+                }
+            }
+            row = end;
+        }
+        Some(selected.0)
+    }
+}
+
+/// Whether each slot is the one after that before it.
+fn in_sequence(slots: &[u32]) -> bool {
+    let first = slots.first().copied().unwrap_or_default();
+    // Without an early end, so that it is done many at a time.
+    slots.iter().zip(0_u32..).fold(true, |yes, (slot, index)| {
+        yes & (*slot == first.wrapping_add(index))
+    })
+}
+
+/// Ascending ranges of rows that do not touch.
+#[derive(Default)]
+struct Selected(Vec<Range<u64>>);
+
+impl Selected {
+    fn add(&mut self, rows: Range<u64>) {
+        match self.0.last_mut() {
+            Some(last) if last.end == rows.start => last.end = rows.end,
+            Some(_) | None => self.0.push(rows),
+        }
     }
 }
 
 /// A filter as far as it can be judged from memory. It never rules out a row that passes.
 #[derive(Debug)]
 enum Test {
-    /// By status: whether a status of this code passes.
-    Status(Vec<bool>),
+    /// By status.
+    Status(StatusSet),
     /// `locked` or `NOT locked`.
     Locked(bool),
     /// `live_job_id IS [NOT] NULL`.
     Live(bool),
+    /// By key: the slots that pass.
+    Keys(HashSet<u32>),
     /// All of them.
     And(Vec<Test>),
     /// One of them.
@@ -440,20 +496,78 @@ enum Test {
 impl Test {
     fn may_pass(&self, rows: &SystemRows, slot: Slot, source: &Source) -> bool {
         match self {
-            Self::Status(passing) => passing
-                .get(usize::from(source.status.0))
-                .copied()
-                .unwrap_or(true),
+            Self::Status(passing) => passing.contains(source.status),
             Self::Locked(wanted) => rows.locked(slot, source) == *wanted,
             Self::Live(wanted) => source.live_job.some().is_some() == *wanted,
+            Self::Keys(slots) => slots.contains(&slot.0),
             Self::And(tests) => tests.iter().all(|test| test.may_pass(rows, slot, source)),
             Self::Or(tests) => tests.iter().any(|test| test.may_pass(rows, slot, source)),
             Self::Maybe => true,
         }
     }
+
+    /// How many of the sources of a digest may pass. `Some` where it does not tell.
+    fn share(&self, rows: &SystemRows, digest: &SourcesDigest) -> Share {
+        let wanted = |share: Share, wanted: bool| match (share, wanted) {
+            (Share::Some, _) => Share::Some,
+            (Share::All, true) | (Share::None, false) => Share::All,
+            (Share::All, false) | (Share::None, true) => Share::None,
+        };
+        let fold = |tests: &[Self], decisive: Share, else_: Share| {
+            let shares = tests.iter().map(|test| test.share(rows, digest));
+            shares.fold(else_, |folded, share| match (folded, share) {
+                (one, other) if one == decisive || other == decisive => decisive,
+                (one, other) if one == other => one,
+                (Share::Some, _) | (_, Share::Some) => Share::Some,
+                (one, _) => one,
+            })
+        };
+        match self {
+            Self::Status(passing) => digest.statuses.share_in(passing),
+            Self::Locked(locked) => wanted(rows.locked_share(digest), *locked),
+            Self::Live(live) => wanted(digest.live, *live),
+            Self::Keys(_) => Share::Some,
+            Self::And(tests) => fold(tests, Share::None, Share::All),
+            Self::Or(tests) => fold(tests, Share::All, Share::None),
+            Self::Maybe => Share::All,
+        }
+    }
 }
 
 impl SystemRows {
+    /// The slots of a run by row number.
+    fn slots(&self, run: u32) -> &[u32] {
+        let run = self.table.runs.get(&RunId(run));
+        run.map(|run| run.slots.as_slice()).unwrap_or_default()
+    }
+
+    /// The rows of a run that hold some sources.
+    fn rows_of(&self, run: u32, slots: &HashSet<u32>) -> Vec<Range<u64>> {
+        let sources = slots
+            .iter()
+            .filter_map(|&slot| self.table.source(Slot(slot)));
+        let mut rows: Vec<u64> = sources
+            .filter(|source| source.run == RunId(run))
+            .map(|source| u64::from(source.row))
+            .collect();
+        rows.sort_unstable();
+        let mut selected = Selected::default();
+        rows.into_iter().for_each(|row| selected.add(row..row + 1));
+        selected.0
+    }
+
+    fn locked_share(&self, digest: &SourcesDigest) -> Share {
+        match &self.explicit {
+            ExplicitLocks::All => Share::All,
+            ExplicitLocks::Below { paths, .. }
+                if paths.is_empty() && digest.running == Share::None =>
+            {
+                Share::None
+            }
+            ExplicitLocks::Below { .. } => Share::Some,
+        }
+    }
+
     fn test(&self, filter: &Expr) -> Test {
         match filter {
             Expr::BinaryExpr(BinaryExpr {
@@ -465,26 +579,45 @@ impl SystemRows {
                 left,
                 op: Operator::Or,
                 right,
-            }) => Test::Or(vec![self.test(left), self.test(right)]),
+            }) => match (self.test(left), self.test(right)) {
+                // A short IN list comes as comparisons.
+                (Test::Keys(left), Test::Keys(right)) => Test::Keys(&left | &right),
+                (left, right) => Test::Or(vec![left, right]),
+            },
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-                let texts = match (column_of(left), column_of(right)) {
-                    (Some(SystemColumn::Status), None) => text_of(right),
-                    (None, Some(SystemColumn::Status)) => text_of(left),
-                    _ => None,
+                let (column, value) = match (left.as_ref(), right.as_ref()) {
+                    (column, Expr::Literal(value, _)) | (Expr::Literal(value, _), column) => {
+                        (column, value)
+                    }
+                    _ => return Test::Maybe,
                 };
-                match (texts, op) {
-                    (Some(text), Operator::Eq) => self.status_test(|status| status == text),
-                    (Some(text), Operator::NotEq) => self.status_test(|status| status != text),
+                match (column_of(column), op) {
+                    (Some(SystemColumn::Status), Operator::Eq) => {
+                        self.status_test(std::slice::from_ref(value), |listed| listed)
+                    }
+                    (Some(SystemColumn::Status), Operator::NotEq) => {
+                        self.status_test(std::slice::from_ref(value), |listed| !listed)
+                    }
+                    (None, Operator::Eq) if self.is_key(column) => {
+                        self.key_test(std::slice::from_ref(value))
+                    }
                     _ => Test::Maybe,
                 }
             }
-            Expr::InList(list) if column_of(&list.expr) == Some(SystemColumn::Status) => {
-                let texts: Option<Vec<&str>> = list.list.iter().map(text_of).collect();
-                match texts {
-                    Some(texts) => {
-                        self.status_test(|status| texts.contains(&status) != list.negated)
-                    }
-                    None => Test::Maybe,
+            Expr::InList(list) => {
+                let values = list.list.iter().map(|value| match value {
+                    Expr::Literal(value, _) => Some(value.clone()),
+                    _ => None,
+                });
+                let Some(values) = values.collect::<Option<Vec<_>>>() else {
+                    return Test::Maybe;
+                };
+                if column_of(&list.expr) == Some(SystemColumn::Status) {
+                    self.status_test(&values, |listed| listed != list.negated)
+                } else if self.is_key(&list.expr) && !list.negated {
+                    self.key_test(&values)
+                } else {
+                    Test::Maybe
                 }
             }
             Expr::Column(_) if column_of(filter) == Some(SystemColumn::Locked) => {
@@ -503,14 +636,35 @@ impl SystemRows {
         }
     }
 
-    fn status_test(&self, passes: impl Fn(&str) -> bool) -> Test {
-        Test::Status(
-            self.table
-                .statuses
-                .iter()
-                .map(|status| passes(status))
-                .collect(),
-        )
+    /// The statuses for which `passes` holds, told whether a status is among `values`.
+    fn status_test(&self, values: &[ScalarValue], passes: impl Fn(bool) -> bool) -> Test {
+        let Some(texts) = values.iter().map(text_of).collect::<Option<Vec<&str>>>() else {
+            return Test::Maybe;
+        };
+        let statuses = (0_u8..).map(StatusCode).zip(self.table.statuses.iter());
+        let passing = statuses.filter(|(_, status)| passes(texts.contains(&&***status)));
+        Test::Status(passing.map(|(code, _)| code).collect())
+    }
+
+    fn is_key(&self, expr: &Expr) -> bool {
+        matches!(expr, Expr::Column(column) if column.name == self.table.def.key)
+    }
+
+    fn key_test(&self, values: &[ScalarValue]) -> Test {
+        let keys = values.iter().map(|value| match self.table.def.key_type {
+            KeyType::Text => text_of(value).map(Key::Text),
+            KeyType::Int => match value {
+                ScalarValue::Int64(Some(number)) => Some(Key::Int(*number)),
+                _ => None,
+            },
+        });
+        match keys.collect::<Option<Vec<Key<'_>>>>() {
+            Some(keys) => {
+                let slots = keys.into_iter().filter_map(|key| self.table.keys.find(key));
+                Test::Keys(slots.map(|slot| slot.0).collect())
+            }
+            None => Test::Maybe,
+        }
     }
 }
 
@@ -528,18 +682,12 @@ fn column_of(expr: &Expr) -> Option<SystemColumn> {
     }
 }
 
-fn text_of(expr: &Expr) -> Option<&str> {
-    fn text(value: &ScalarValue) -> Option<&str> {
-        match value {
-            ScalarValue::Utf8(text)
-            | ScalarValue::LargeUtf8(text)
-            | ScalarValue::Utf8View(text) => text.as_deref(),
-            ScalarValue::Dictionary(_, value) => text(value),
-            _ => None,
+fn text_of(value: &ScalarValue) -> Option<&str> {
+    match value {
+        ScalarValue::Utf8(text) | ScalarValue::LargeUtf8(text) | ScalarValue::Utf8View(text) => {
+            text.as_deref()
         }
-    }
-    match expr {
-        Expr::Literal(value, _) => text(value),
+        ScalarValue::Dictionary(_, value) => text_of(value),
         _ => None,
     }
 }

@@ -105,7 +105,7 @@ fn texts<'r, R>(rows: &'r [R], value: impl Fn(&'r R) -> Option<&'r str>) -> Arra
 fn keys(table: &SourceTable, part: Part) -> Columns {
     let first = u32::try_from(part.first).unwrap_or(u32::MAX);
     let end = u32::try_from(part.first + part.rows).unwrap_or(u32::MAX);
-    vec![("key", table.keys.array(first..end))]
+    vec![("key", table.keys.array((first..end).map(Slot)))]
 }
 
 fn sources(table: &SourceTable, part: Part) -> Columns {

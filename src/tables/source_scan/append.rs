@@ -8,7 +8,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat;
 use arrow::datatypes::{Int64Type, SchemaRef, UInt32Type};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{ColumnStatistics, Result, Statistics, exec_err, internal_err};
+use datafusion::common::{ColumnStatistics, Result, Statistics, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
@@ -26,7 +26,7 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
-use crate::tables::source_scan::{Output, SystemColumns, system_column};
+use crate::tables::source_scan::{Output, SystemColumns, memory_column};
 
 /// Appends system columns by run and row number, and drops those two.
 ///
@@ -84,6 +84,9 @@ impl SystemColumnsExec {
 
 impl Appender {
     fn append(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        if batch.num_rows() == 0 {
+            return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
+        }
         let user = batch.num_columns().saturating_sub(2);
         let [user @ .., run, row] = batch.columns() else {
             return internal_err!("a scan without row numbers has {user} columns");
@@ -108,7 +111,7 @@ impl Appender {
                     Some(column) => Ok(Arc::clone(column)),
                     None => internal_err!("a scan lacks user column {index}"),
                 },
-                Output::System(index) => self.column(*index, runs.values(), &rows),
+                memory => self.column(*memory, runs.values(), &rows),
             })
             .collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -120,7 +123,7 @@ impl Appender {
     }
 
     /// The values for rows of mostly one run; a batch that joins several is taken apart.
-    fn column(&self, index: usize, runs: &[u32], rows: &[u64]) -> Result<ArrayRef> {
+    fn column(&self, output: Output, runs: &[u32], rows: &[u64]) -> Result<ArrayRef> {
         let mut rest = rows;
         let mut parts = Vec::with_capacity(1);
         for same in runs.chunk_by(|left, right| left == right) {
@@ -129,14 +132,11 @@ impl Appender {
             else {
                 return internal_err!("a scan numbers {} of {} rows", rows.len(), runs.len());
             };
-            parts.push(system_column(self.system.as_ref(), *run, index, part)?);
+            parts.push(memory_column(self.system.as_ref(), *run, output, part)?);
             rest = after;
         }
         match parts.as_slice() {
-            [] => match self.system.fields().get(index) {
-                Some(field) => Ok(arrow::array::new_empty_array(field.data_type())),
-                None => exec_err!("there is no system column {index}"),
-            },
+            [] => internal_err!("a scan asks for {output:?} of no rows"),
             [part] => Ok(Arc::clone(part)),
             parts => {
                 let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
@@ -155,7 +155,7 @@ impl DisplayAs for SystemColumnsExec {
             .iter()
             .zip(&self.appender.outputs);
         let names: Vec<&str> = fields
-            .filter(|(_, output)| matches!(output, Output::System(_)))
+            .filter(|(_, output)| output.user().is_none())
             .map(|(field, _)| field.name().as_str())
             .collect();
         match kind {
@@ -245,7 +245,7 @@ impl ExecutionPlan for SystemColumnsExec {
         let mut user = input.column_statistics.iter();
         let columns = self.appender.outputs.iter().map(|output| match output {
             Output::User(_) => user.next().cloned().unwrap_or_default(),
-            Output::System(_) => ColumnStatistics::new_unknown(),
+            Output::System(_) | Output::Key => ColumnStatistics::new_unknown(),
         });
         Ok(Arc::new(Statistics {
             num_rows: input.num_rows,
@@ -271,7 +271,7 @@ impl ExecutionPlan for SystemColumnsExec {
     ) -> Result<FilterDescription> {
         let outputs = self.appender.outputs.iter().enumerate();
         let user: HashSet<usize> = outputs
-            .filter(|(_, output)| matches!(output, Output::User(_)))
+            .filter(|(_, output)| output.user().is_some())
             .map(|(index, _)| index)
             .collect();
         let child = ChildFilterDescription::from_child_with_allowed_indices(

@@ -20,7 +20,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::stream;
 
-use crate::tables::source_scan::{Output, RunRows, SystemColumns, system_column};
+use crate::tables::source_scan::{Output, RunRows, SystemColumns, memory_column};
 
 /// Yields system columns of known rows.
 #[derive(Debug)]
@@ -36,11 +36,11 @@ pub(super) struct SystemRowsExec {
 struct Columns {
     system: Arc<dyn SystemColumns>,
     schema: SchemaRef,
-    indices: Vec<usize>,
+    outputs: Vec<Output>,
 }
 
 impl SystemRowsExec {
-    /// `outputs` are system columns only.
+    /// `outputs` are columns from memory only.
     pub(super) fn new(
         system: Arc<dyn SystemColumns>,
         schema: SchemaRef,
@@ -48,10 +48,6 @@ impl SystemRowsExec {
         partitions: Vec<Vec<RunRows>>,
         row_count: Precision<usize>,
     ) -> Self {
-        let indices = outputs.iter().filter_map(|output| match output {
-            Output::System(index) => Some(*index),
-            Output::User(_) => None,
-        });
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
             Partitioning::UnknownPartitioning(partitions.len()),
@@ -61,7 +57,7 @@ impl SystemRowsExec {
         Self {
             columns: Arc::new(Columns {
                 system,
-                indices: indices.collect(),
+                outputs: outputs.to_vec(),
                 schema,
             }),
             partitions: partitions.into_iter().map(Arc::from).collect(),
@@ -75,9 +71,9 @@ impl SystemRowsExec {
 impl Columns {
     fn batch(&self, run: u32, rows: &[u64]) -> Result<RecordBatch> {
         let columns = self
-            .indices
+            .outputs
             .iter()
-            .map(|index| system_column(self.system.as_ref(), run, *index, rows))
+            .map(|output| memory_column(self.system.as_ref(), run, *output, rows))
             .collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         Ok(RecordBatch::try_new_with_options(

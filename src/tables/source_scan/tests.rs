@@ -33,10 +33,14 @@ struct Rules {
 
 #[derive(Debug, Clone, Copy)]
 enum Narrow {
-    /// `status = '...'` gives the rows.
+    /// `status = '...'` gives the rows, and the key is in memory.
     Status,
-    /// No filter is understood.
+    /// No filter is understood, and the key is not in memory.
     Nothing,
+}
+
+fn key(run: u32, row: u64) -> String {
+    format!("r{run}-{row}")
 }
 
 fn status(run: u32, row: u64) -> i8 {
@@ -92,6 +96,18 @@ impl SystemColumns for Rules {
         }
     }
 
+    fn key(&self) -> Option<&str> {
+        match self.narrow {
+            Narrow::Status => Some("id"),
+            Narrow::Nothing => None,
+        }
+    }
+
+    fn keys(&self, run: u32, rows: &[u64]) -> ArrayRef {
+        let keys = rows.iter().map(|row| key(run, *row));
+        Arc::new(StringArray::from_iter_values(keys))
+    }
+
     fn select(&self, run: u32, filters: &[Expr]) -> Option<Vec<Range<u64>>> {
         let mut asked = self.asked.lock().unwrap();
         asked.extend(filters.iter().map(Expr::to_string));
@@ -111,7 +127,9 @@ impl SystemColumns for Rules {
                 else {
                     return None;
                 };
-                assert_eq!(column.name, "status");
+                if column.name != "status" {
+                    return None;
+                }
                 let value = value.to_string();
                 let wanted = STATUSES.iter().position(|status| *status == value);
                 let blocks = (0..10_000).map(|block| block * 100..block * 100 + 100);
@@ -172,7 +190,7 @@ fn user_rows(run: u32, rows: u64, width: usize) -> RecordBatch {
         schema(3),
         vec![
             Arc::new(StringArray::from_iter_values(
-                (0..rows).map(|row| format!("r{run}-{row}")),
+                (0..rows).map(|row| key(run, row)),
             )),
             Arc::new(numbers.collect::<Int64Array>()),
             Arc::new(forms.collect::<StringArray>()),
