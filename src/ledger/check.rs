@@ -430,7 +430,10 @@ fn check_keys(
         let expected = table.keys.get(Slot(slot));
         let found = if keys.is_null(index) {
             None
+        } else if let Some(texts) = keys.as_string_view_opt() {
+            Some(Key::Text(texts.value(index)))
         } else if let Some(texts) = keys.as_string_opt::<i32>() {
+            // Runs of earlier versions.
             Some(Key::Text(texts.value(index)))
         } else {
             let numbers = keys.as_primitive_opt::<Int64Type>();

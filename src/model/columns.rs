@@ -136,6 +136,12 @@ pub fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
+/// Bytes of a text that room is made for, where there are many. Chosen: that of a short key.
+const TEXT_BYTES: usize = 16;
+
+/// Rows that room is made for beside those that come at once: the statement itself comes last.
+const SPARE_ROWS: usize = 16;
+
 #[derive(Debug)]
 enum Values {
     Int(Int64Builder),
@@ -145,14 +151,14 @@ enum Values {
 }
 
 impl Values {
-    fn new(shape: Shape) -> Self {
+    fn new(shape: Shape, rows: usize) -> Self {
         match shape {
-            Shape::Int => Self::Int(Int64Builder::new()),
-            Shape::Time => {
-                Self::Time(TimestampMicrosecondBuilder::new().with_data_type(time_type()))
-            }
-            Shape::Text => Self::Text(StringBuilder::new()),
-            Shape::Dictionary => Self::Dictionary(DictionaryBuilder::default()),
+            Shape::Int => Self::Int(Int64Builder::with_capacity(rows)),
+            Shape::Time => Self::Time(
+                TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(time_type()),
+            ),
+            Shape::Text => Self::Text(StringBuilder::with_capacity(rows, rows * TEXT_BYTES)),
+            Shape::Dictionary => Self::Dictionary(DictionaryBuilder::with_capacity(rows)),
         }
     }
 
@@ -177,7 +183,7 @@ impl Values {
 
 /// Texts that repeat. Arrow's own builder hashes each value; here a run of equal values costs
 /// one comparison each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct DictionaryBuilder {
     keys: Int32Builder,
     names: Vec<Arc<str>>,
@@ -186,6 +192,15 @@ struct DictionaryBuilder {
 }
 
 impl DictionaryBuilder {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            keys: Int32Builder::with_capacity(rows),
+            names: Vec::new(),
+            index: HashMap::new(),
+            last: None,
+        }
+    }
+
     fn append(&mut self, value: &str, times: usize) {
         if let Some((last, key)) = &self.last
             && last.as_ref() == value
@@ -210,7 +225,7 @@ impl DictionaryBuilder {
     fn finish(&mut self) -> Result<DictionaryArray<Int32Type>, ArrowError> {
         let names = StringArray::from_iter_values(self.names.iter());
         let array = DictionaryArray::try_new(self.keys.finish(), Arc::new(names));
-        *self = Self::default();
+        *self = Self::with_capacity(0);
         array
     }
 }
@@ -229,7 +244,7 @@ impl Default for EventsBuilder {
     fn default() -> Self {
         let columns = Column::ALL
             .iter()
-            .map(|column| (Values::new(column.shape()), 0))
+            .map(|column| (Values::new(column.shape(), 0), 0))
             .collect();
         Self {
             columns,
@@ -286,6 +301,9 @@ impl EventsBuilder {
     fn at(&mut self, column: Column) -> Option<(&mut Values, usize)> {
         let (rows, times) = (self.rows, self.times);
         let (values, filled) = self.columns.get_mut(column as usize)?;
+        if *filled == 0 && times > 1 {
+            *values = Values::new(column.shape(), rows + times + SPARE_ROWS);
+        }
         if *filled < rows {
             values.append_nulls(rows - *filled);
         }

@@ -127,6 +127,8 @@ impl Draft<'_> {
         // The granted calls since the last refusal: events are in the order of the calls.
         let mut open = None;
         let mut before = None;
+        let source_ids = source_ids.into_iter();
+        decisions.reserve(source_ids.size_hint().0);
         for source_id in source_ids {
             match self.may_schedule(target, source_id, before) {
                 Ok(source) => {
