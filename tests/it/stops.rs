@@ -19,7 +19,7 @@ fn one_job(place: &Place, options: &str, script: &str) {
     let begin = "sleep 600 & echo $! > \"$1/grandchild\"; echo $$ > \"$1/child\"\n";
     std::fs::write(place.path("run.sh"), format!("{begin}{script}\n")).unwrap();
     place.sql(&format!(
-        "CREATE TABLE docs (id TEXT PRIMARY KEY);
+        "CREATE TABLE docs (id TEXT PRIMARY KEY, note TEXT);
          INSERT INTO docs (id, status) VALUES ('a', 'RAW');
          CREATE TRANSFORM run ON docs FROM STATUS 'RAW' TO STATUS 'DONE'
            WITH (backoff '1 millisecond', {options}) USING COMMAND 'sh run.sh {{output}}';
