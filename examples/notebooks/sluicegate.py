@@ -302,14 +302,12 @@ class Client:
                 " ORDER BY job_id",
                 statement,
             )[[name, "job_id"]]
-        if name == "source_id":
-            # Events name sources as text, whatever type their key has.
-            known = done[name].astype(str).map(refused.set_index(name)["outcome"])
-            why = done[name].astype(str).map(refused.set_index(name)["reason"])
-        else:
-            known = done[name].map(refused.set_index(name)["outcome"])
-            why = done[name].map(refused.set_index(name)["reason"])
-        jobs = done.assign(outcome=known.fillna("scheduled"), reason=why)
+        # Events name sources as text, whatever type their key has. Without any refusal the look-up
+        # would have the type of the names.
+        names = done[name].astype(str) if name == "source_id" else done[name]
+        refused = refused.set_index(name)
+        outcome, reason = (names.map(refused[one]).astype(object) for one in refused)
+        jobs = done.assign(outcome=outcome.fillna("scheduled"), reason=reason)
         batch = self.query("SELECT batch_id FROM batches WHERE statement_id = $1", statement)
         number = None if batch.empty else int(batch["batch_id"][0])
         jobs.attrs = {**attrs, "batch_id": number}

@@ -345,6 +345,7 @@ impl Story<'_> {
             format!("sluicegate {option} -c 'SELECT * FROM jobs LIMIT 5' --format expanded"),
             format!("sluicegate {option} -c 'SELECT * FROM events ORDER BY version DESC LIMIT 20'"),
             format!("sluicegate {option} check                # every rule, every file"),
+            format!("sluicegate {option} serve --workers 2    # for examples/notebooks"),
         ] {
             say(&format!("  {line}"));
         }
