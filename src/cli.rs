@@ -3,24 +3,22 @@
 //! Exit codes: 0 done, 1 a statement or a task failed, 2 the command line itself is wrong,
 //! 130 cancelled by Ctrl-C. Data goes to standard output, everything else to standard error.
 
+mod log;
 mod serve;
 mod server;
 mod tasks;
 
-use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::engine::{Access, Engine, EngineOptions};
 use crate::error::{Code, Error, Result};
 use crate::format::Format;
 use crate::repl::connection::Connection;
 use crate::repl::progress;
-use crate::repl::report::{Origin, render};
 use crate::repl::script::{OnError, ScriptEnd, read_script, run_script};
 use crate::repl::statement::Runner;
 use crate::repl::{Repl, ask, interactive};
@@ -48,6 +46,9 @@ struct Cli {
 
     #[command(flatten)]
     sql: SqlArgs,
+
+    #[command(flatten)]
+    log: log::LogArgs,
 
     #[command(subcommand)]
     task: Option<Task>,
@@ -126,7 +127,7 @@ enum Task {
     /// Writes to ./sluicegate-demo; the store is ./sluicegate-demo/store unless --store says
     /// otherwise, and must be empty.
     Demo(DemoArgs),
-    /// Measure scheduling, claiming, locking and selecting on this machine
+    /// Measure scheduling, claiming, locking, selecting and fetching on this machine
     ///
     /// In a store of its own in a folder that is removed afterwards. Use a release build.
     Bench(BenchArgs),
@@ -188,6 +189,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     pub jobs: u64,
 
+    /// Rows of the result that is fetched, in process and over HTTP
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    pub rows: u64,
+
     /// The folder in which the store is made
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
@@ -208,7 +213,7 @@ pub struct DemoArgs {
 /// Runs the process: reads the command line and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr();
+    log::begin(&cli.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_stack_size(STACK_BYTES)
         .enable_all()
@@ -223,20 +228,9 @@ pub fn main() -> ExitCode {
         Err(error) => Err(Error::bug(format!("the runtime cannot start: {error}"))),
     };
     result.unwrap_or_else(|error| {
-        complain(&error);
+        log::complain(&error);
         ExitCode::FAILURE
     })
-}
-
-/// Warnings go to standard error; `SLUICEGATE_LOG=debug` shows more.
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("SLUICEGATE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("sluicegate=warn,error"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    // Fails only where a subscriber is set already, which then does the work.
-    let _ = log.with_ansi(io::stderr().is_terminal()).try_init();
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode> {
@@ -245,6 +239,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         server,
         sql,
         task,
+        log: _,
     } = cli;
     if let Some(client) = server.client(store.read_only)? {
         return match task {
@@ -361,7 +356,7 @@ async fn run_scripts(
             match Repl::new(runner()).run_command(&text).await {
                 Ok(end) => end,
                 Err(error) => {
-                    complain(&error);
+                    log::complain(&error);
                     ScriptEnd::Failed
                 }
             }
@@ -420,7 +415,7 @@ fn explain(wanted: Option<&str>) -> Result<ExitCode> {
                     format!("error code \"{wanted}\" does not exist"),
                 )
                 .with_hint("Type sluicegate explain for the list of codes.");
-                complain(&error);
+                log::complain(&error);
                 return Ok(ExitCode::from(2));
             }
         },
@@ -437,11 +432,6 @@ fn find_code(wanted: &str) -> Option<Code> {
             || code_text.strip_prefix("sg") == Some(&wanted)
             || wanted == code.slug()
     })
-}
-
-fn complain(error: &Error) {
-    // A closed standard error leaves nobody to tell.
-    let _ = io::stderr().write_all(render(error, Origin::Process, None).as_bytes());
 }
 
 fn format_name(name: &str) -> Result<Format, String> {

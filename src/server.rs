@@ -71,7 +71,7 @@ mod tls;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Extensions, HeaderMap, StatusCode, Version, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
@@ -84,6 +84,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
@@ -287,22 +289,36 @@ fn short(headers: &HeaderMap, name: &str) -> String {
     value.unwrap_or_default().chars().take(100).collect()
 }
 
-/// One line per request. The address is logged without what stands behind `?`, which is SQL.
+/// One line per request, in a span of its own, in which everything else that it logs is. The
+/// route is logged, not the address: that may hold SQL or a ticket.
 async fn log(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let agent = short(request.headers(), header::USER_AGENT.as_str());
-    let response = next.run(request).await;
-    tracing::info!(
-        %method,
-        path,
-        agent,
-        status = response.status().as_u16(),
-        statement_id = short(response.headers(), "sluicegate-statement-id"),
-        places = app.places.available_permits(),
-        ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "answered"
+    let route = request.extensions().get::<MatchedPath>();
+    let route = match route.map_or("none", MatchedPath::as_str) {
+        // All methods of a gRPC service; its path is a name.
+        route if route.contains("{*") => request.uri().path(),
+        route => route,
+    };
+    let span = tracing::info_span!(
+        "request",
+        method = %request.method(),
+        route,
+        agent = short(request.headers(), header::USER_AGENT.as_str()),
+        actor = Empty,
+        statement_id = Empty,
     );
+    let response = next.run(request).instrument(span.clone()).await;
+    let statement_id = short(response.headers(), "sluicegate-statement-id");
+    if !statement_id.is_empty() {
+        span.record("statement_id", statement_id);
+    }
+    span.in_scope(|| {
+        tracing::info!(
+            status = response.status().as_u16(),
+            places = app.places.available_permits(),
+            ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "answered"
+        );
+    });
     response
 }

@@ -9,7 +9,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::tasks::{Signals, note, print, worker_name};
+use super::log::note;
+use super::tasks::{Signals, print, worker_name};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::model::tokens::{Role, Validity};

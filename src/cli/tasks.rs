@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use super::log::note;
 use super::{BenchArgs, CANCELLED, DemoArgs, StoreArgs, WorkArgs};
 use crate::bench::{self, Scale, check_scale};
 use crate::demo::story::{Setting, tell};
@@ -135,11 +136,6 @@ pub(super) fn worker_name() -> String {
     format!("{host}/{}", std::process::id())
 }
 
-pub(super) fn note(text: &str) {
-    // A closed standard error leaves nobody to tell.
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
 /// Checks every rule of a store, also of one that does not open.
 pub(super) async fn check(url: &str) -> Result<ExitCode> {
     let options = StoreOptions {
@@ -203,6 +199,7 @@ pub(super) async fn bench(args: BenchArgs) -> Result<ExitCode> {
     let scale = Scale {
         sources: args.sources,
         jobs: args.jobs.min(args.sources),
+        rows: args.rows,
     };
     check_scale(scale)?;
     print(&bench::run(&args.dir, scale).await?)?;

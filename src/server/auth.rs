@@ -51,7 +51,10 @@ impl Caller {
 /// tokens; those of the store.
 pub(super) async fn caller(app: &App, headers: &HeaderMap) -> Result<Caller> {
     let state = app.core.ledger.snapshot().await?;
-    judge(app, &state, headers)
+    let caller = judge(app, &state, headers)?;
+    // Of the request's span, see `server::log`.
+    tracing::Span::current().record("actor", &*caller.actor);
+    Ok(caller)
 }
 
 fn judge(app: &App, state: &State, headers: &HeaderMap) -> Result<Caller> {

@@ -97,8 +97,15 @@ pub async fn run(
             Ok(())
         }
     };
+    let began = Instant::now();
     let (worked, reported) = tokio::join!(work, reports);
     drop((beating, asked));
+    tracing::info!(
+        transform = %group.transform,
+        jobs = group.jobs.len(),
+        ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "a group ended"
+    );
     reported.and(worked)
 }
 

@@ -75,15 +75,16 @@ class Server:
             stderr=subprocess.PIPE,
             text=True,
         )
-        said = queue.Queue()
+        # What it says and nobody has taken yet.
+        self.said = queue.Queue()
 
         def listen():
             # To the end, so that a full pipe never stops the server.
             for line in self.process.stderr:
-                said.put(line)
+                self.said.put(line)
 
         threading.Thread(target=listen, daemon=True).start()
-        words = said.get(timeout=60).split()
+        words = self.said.get(timeout=60).split()
         self.url = next(word for word in words if word.startswith("http://")).rstrip(";")
         self.host = urllib.parse.urlsplit(self.url).netloc
 

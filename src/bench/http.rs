@@ -1,0 +1,134 @@
+//! The same work through a server on this machine, by the HTTP client that workers use.
+//!
+//! Server and client share the processors of one machine and one process; what the figures do not
+//! hold is a network.
+
+use std::time::{Duration, Instant};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use futures::TryStreamExt;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::Claims;
+use crate::client::{Client, ClientOptions, Request};
+use crate::engine::Engine;
+use crate::error::{Code, Error, Result};
+
+/// A server of the store, and a client of it.
+pub(super) struct Served {
+    url: String,
+    client: Client,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<Result<()>>,
+}
+
+impl Served {
+    /// Serves a store on a free port of this machine.
+    ///
+    /// # Errors
+    /// `SG6005 output-failed`: no port is free.
+    pub(super) async fn start(engine: &Engine) -> Result<Self> {
+        let unusable = |error: std::io::Error| {
+            Error::new(Code::OutputFailed, "no port can be listened at").with_source(error)
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(unusable)?;
+        let url = format!("http://{}", listener.local_addr().map_err(unusable)?);
+        let client = Client::try_new(&ClientOptions {
+            url: url.clone(),
+            ..ClientOptions::default()
+        })?;
+        let (stop, stopped) = watch::channel(false);
+        let engine = engine.clone();
+        let server =
+            tokio::spawn(async move { engine.serve(listener, "bench", None, stopped).await });
+        Ok(Self {
+            url,
+            client,
+            stop,
+            server,
+        })
+    }
+
+    /// Ends the server.
+    pub(super) async fn end(self) -> Result<()> {
+        self.stop.send_replace(true);
+        drop(self.client);
+        let ended = |error| Error::bug("the server of the benchmark ended").with_source(error);
+        self.server.await.map_err(ended)?
+    }
+
+    async fn rows(&self, sql: String) -> Result<Vec<RecordBatch>> {
+        self.client
+            .execute(Request::new(sql))
+            .await?
+            .collect()
+            .await
+    }
+
+    /// How long it takes to acquire and release one lock.
+    pub(super) async fn lock(&self) -> Result<Duration> {
+        let started = Instant::now();
+        let rows = self.rows("CALL acquire_lock('bench')".to_owned()).await?;
+        let token = rows.first().and_then(|rows| {
+            let tokens = rows.column(0).as_primitive_opt::<Int64Type>()?;
+            Some(tokens.value(0))
+        });
+        let token = token.ok_or_else(|| Error::bug("a lock came without its token"))?;
+        self.rows(format!("CALL release_lock('bench', {token})"))
+            .await?;
+        Ok(started.elapsed())
+    }
+
+    /// Jobs that are claimed and completed in a second.
+    pub(super) async fn claim_and_complete(&self, claims: Claims) -> Result<f64> {
+        let mut completed = 0;
+        let started = Instant::now();
+        for _ in 0..claims.batches {
+            let sql = format!("CALL claim_jobs('bench', max => {})", claims.batch);
+            let mut pairs = Vec::with_capacity(claims.batch);
+            for rows in self.rows(sql).await? {
+                let column = |name: &str| {
+                    let column = rows.column_by_name(name);
+                    let numbers = column.and_then(|one| one.as_primitive_opt::<Int64Type>());
+                    numbers.ok_or_else(|| Error::bug(format!("claims have no {name}")))
+                };
+                let (jobs, tokens) = (column("job_id")?, column("token")?);
+                let both = jobs.values().iter().zip(tokens.values());
+                pairs.extend(both.map(|(job, token)| format!("({job}, {token})")));
+            }
+            completed += pairs.len();
+            let values = pairs.join(", ");
+            let sql =
+                format!("SELECT complete_job(column1, column2) AS done FROM (VALUES {values})");
+            self.rows(sql).await?;
+        }
+        Ok(completed as f64 / started.elapsed().as_secs_f64())
+    }
+
+    /// Rows and bytes of a result in a second.
+    pub(super) async fn result(&self, sql: &str, accept: &str, rows: u64) -> Result<(f64, f64)> {
+        let silent = |error: reqwest::Error| {
+            Error::new(Code::StoreUnavailable, "the server does not answer").with_source(error)
+        };
+        let started = Instant::now();
+        let answer = reqwest::Client::new()
+            .post(format!("{}/v1/sql", self.url))
+            .header("content-type", "text/plain")
+            .header("accept", accept)
+            .body(sql.to_owned())
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(silent)?;
+        let mut body = answer.bytes_stream();
+        let mut bytes = 0;
+        while let Some(piece) = body.try_next().await.map_err(silent)? {
+            bytes += piece.len();
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        Ok((rows as f64 / seconds, bytes as f64 / seconds))
+    }
+}
