@@ -213,14 +213,21 @@ pub struct DemoArgs {
 /// Runs the process: reads the command line and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log::begin(&cli.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build();
     let result = match runtime {
         Ok(runtime) => {
-            let result = runtime.block_on(dispatch(cli));
+            let result = runtime.block_on(async {
+                let traces = log::begin(&cli.log)?;
+                let done = dispatch(cli).await;
+                if let Some(traces) = traces {
+                    // It waits for tasks of the runtime.
+                    tokio::task::block_in_place(|| traces.end());
+                }
+                done
+            });
             // A cancelled statement may still compute on a blocking thread; nobody waits for it.
             runtime.shutdown_background();
             result

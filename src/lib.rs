@@ -91,5 +91,6 @@ pub mod repl;
 pub mod server;
 pub mod session;
 pub mod tables;
+pub mod telemetry;
 pub mod time;
 pub mod worker;

@@ -97,6 +97,7 @@ use crate::server::run::Rows;
 use crate::server::statements::Registry;
 use crate::session::Access;
 use crate::session::core::Core;
+use crate::telemetry::continue_trace;
 use crate::time::{Clock, Timestamp};
 
 /// For whom a server acts where a request carries no token.
@@ -307,6 +308,7 @@ async fn log(State(app): State<Arc<App>>, request: Request, next: Next) -> Respo
         actor = Empty,
         statement_id = Empty,
     );
+    continue_trace(&span, request.headers());
     let response = next.run(request).instrument(span.clone()).await;
     let statement_id = short(response.headers(), "sluicegate-statement-id");
     if !statement_id.is_empty() {

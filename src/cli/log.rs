@@ -7,12 +7,13 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::repl::report::{Origin, render};
+use crate::telemetry::Exporter;
 
 /// How standard error is written.
 #[derive(Debug, Clone, Args)]
@@ -28,6 +29,16 @@ pub(super) struct LogArgs {
         env = "SLUICEGATE_LOG_FORMAT"
     )]
     log_format: LogFormat,
+
+    /// Send traces of requests, statements and groups of jobs to this OpenTelemetry collector, by
+    /// OTLP over gRPC, such as http://localhost:4317
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT"
+    )]
+    otlp_endpoint: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,8 +56,11 @@ fn format() -> LogFormat {
     FORMAT.get().copied().unwrap_or(LogFormat::Text)
 }
 
-/// Begins the log of the process.
-pub(super) fn begin(args: &LogArgs) {
+/// Begins the log of the process, inside its runtime. What is returned must be ended with it.
+///
+/// # Errors
+/// Those of [`Exporter::try_new`].
+pub(super) fn begin(args: &LogArgs) -> Result<Option<Exporter>> {
     let format = *FORMAT.get_or_init(|| args.log_format);
     let usual = match format {
         LogFormat::Text => "sluicegate=warn,error",
@@ -54,17 +68,22 @@ pub(super) fn begin(args: &LogArgs) {
     };
     let filter =
         EnvFilter::try_from_env("SLUICEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let log = tracing_subscriber::registry().with(filter);
+    let exporter = args.otlp_endpoint.as_deref().map(Exporter::try_new);
+    let exporter = exporter.transpose()?;
+    let log = tracing_subscriber::registry().with(exporter.as_ref().map(Exporter::layer));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     // Fails only where a subscriber is set already, which then does the work.
     let _ = match format {
-        LogFormat::Text => log
-            .with(layer.with_ansi(io::stderr().is_terminal()))
-            .try_init(),
-        LogFormat::Json => log
-            .with(layer.json().flatten_event(true).with_span_list(false))
-            .try_init(),
+        LogFormat::Text => {
+            let lines = lines.with_ansi(io::stderr().is_terminal());
+            log.with(lines.with_filter(filter)).try_init()
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_span_list(false);
+            log.with(lines.with_filter(filter)).try_init()
+        }
     };
+    Ok(exporter)
 }
 
 /// Tells the user something; `text` ends with its line.

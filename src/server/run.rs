@@ -10,6 +10,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{Stream, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Span;
+use tracing::field::Empty;
 use uuid::Uuid;
 
 use crate::error::{Code, Error, Result};
@@ -50,6 +52,8 @@ pub(super) enum Repetition {
 pub(super) struct Run {
     pub app: Arc<App>,
     pub record: Arc<Record>,
+    /// From its beginning to its last row.
+    span: Span,
     _place: OwnedSemaphorePermit,
     /// Of the tables that came with it, which are read to the end of the result.
     _allowance: Option<Allowance>,
@@ -165,6 +169,7 @@ impl Run {
         if record.begin() {
             return Ok(Self {
                 app: Arc::clone(app),
+                span: span_of(&record),
                 record,
                 _place: place,
                 _allowance: None,
@@ -185,9 +190,11 @@ impl Run {
         place: OwnedSemaphorePermit,
     ) -> Self {
         let actor = Arc::clone(&caller.actor);
+        let record = app.registry.add(id.into(), actor, kind, &request.sql);
         Self {
             app: Arc::clone(app),
-            record: app.registry.add(id.into(), actor, kind, &request.sql),
+            span: span_of(&record),
+            record,
             _place: place,
             _allowance: request.allowance.clone(),
         }
@@ -409,6 +416,11 @@ impl Run {
     fn end(&self, state: StatementState, problem: Option<&Problem>, kept: Option<Kept>) {
         if self.record.state() == StatementState::Running {
             self.app.metrics.ended(self.record.kind, state);
+            self.span.record("outcome", state.name());
+            if let Some(problem) = problem {
+                self.span
+                    .record("error_code", problem.error().code().as_str());
+            }
         }
         self.app.registry.end(&self.record, state, problem, kept);
     }
@@ -420,6 +432,17 @@ impl Drop for Run {
             self.fail(cancelled().with_detail("The client has gone."));
         }
     }
+}
+
+fn span_of(record: &Record) -> Span {
+    tracing::info_span!(
+        "statement",
+        statement_id = &*record.id,
+        kind = record.kind.name(),
+        actor = &*record.actor,
+        outcome = Empty,
+        error_code = Empty,
+    )
 }
 
 /// The error of a cancelled statement.

@@ -44,6 +44,11 @@ pub struct Context {
 /// # Errors
 /// Those of the store, when a report cannot be made. What was not reported is retried when its
 /// lease has run out.
+#[tracing::instrument(
+    name = "group",
+    skip_all,
+    fields(transform = %group.transform, jobs = group.jobs.len())
+)]
 pub async fn run(
     context: &Context,
     group: Group,
@@ -100,12 +105,8 @@ pub async fn run(
     let began = Instant::now();
     let (worked, reported) = tokio::join!(work, reports);
     drop((beating, asked));
-    tracing::info!(
-        transform = %group.transform,
-        jobs = group.jobs.len(),
-        ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "a group ended"
-    );
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(ms, "a group ended");
     reported.and(worked)
 }
 

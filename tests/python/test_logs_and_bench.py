@@ -48,9 +48,9 @@ def test_a_group_of_jobs_is_one_object(server):
         assert server.sql(sql).status == 200
     jobs = 0
     while jobs < 2:
-        line = logged(server, "a group ended")
-        assert line["transform"] == "up"
-        jobs += line["jobs"]
+        span = logged(server, "a group ended")["span"]
+        assert (span["name"], span["transform"]) == ("group", "up")
+        jobs += span["jobs"]
     assert jobs == 2
 
 
