@@ -238,13 +238,10 @@ fn described(operation: &Operation) -> Value {
     let statement = json!({"$ref": "#/components/schemas/Statement"});
     let one = json!({"application/json": {"schema": statement}});
     let id = named("id", "path", "The id of the statement");
+    let formats: Vec<&str> = Format::ALL.iter().map(|format| format.as_str()).collect();
     let mut output = vec![
-        named("format", "query", "Overrides Accept"),
-        named(
-            "integers",
-            "query",
-            "text or number: 64-bit integers in JSON",
-        ),
+        one_of("format", "Overrides Accept", &formats),
+        one_of("integers", "64-bit integers in JSON", &["text", "number"]),
     ];
     let ok = |content: Value| json!({"description": "Done", "content": content});
     let text = || ok(json!({"text/plain": {"schema": {"type": "string"}}}));
@@ -255,7 +252,7 @@ fn described(operation: &Operation) -> Value {
             (output, Some(sql_body()), sql_answers(), None)
         }
         Does::GetSql => {
-            output.push(named("q", "query", "The query"));
+            output.push(needed(named("q", "query", "The query")));
             output.push(named("params", "query", "Its parameters, as JSON"));
             output.extend(request_headers());
             (output, None, sql_answers(), None)
@@ -288,14 +285,12 @@ fn described(operation: &Operation) -> Value {
         }
         Does::FlightPut => {
             let mut all = request_headers();
-            all.push(named("table", "query", "The source table"));
-            all.push(named(
-                "mode",
-                "query",
-                "insert, or replace for keys that are there",
-            ));
+            all.push(needed(named("table", "query", "The source table")));
+            let modes = ["insert", "replace"];
+            all.push(one_of("mode", "What of keys that are there", &modes));
+            let stream = json!({"schema": {"type": "string", "format": "binary"}});
             let body = json!({"required": true, "content": {
-                "application/vnd.apache.arrow.stream": {}}});
+                "application/vnd.apache.arrow.stream": stream}});
             let done = json!({"application/json": {"schema": put_schema()}});
             (all, Some(body), json!({"200": ok(done)}), None)
         }
@@ -316,7 +311,8 @@ fn described(operation: &Operation) -> Value {
         }
         Does::PutOutput => {
             let mut parameters = of_job();
-            parameters.push(needed("path", "query", "Its path in the attempt's folder"));
+            let path = named("path", "query", "Its path in the attempt's folder");
+            parameters.push(needed(path));
             let text = json!({"type": "string"});
             let stored = json!({"type": "object", "properties": {"uri": text, "folder": text}});
             let stored = json!({"application/json": {"schema": stored}});
@@ -365,17 +361,38 @@ fn named(name: &str, place: &str, text: &str) -> Value {
     })
 }
 
-/// A parameter without which the request is refused.
-fn needed(name: &str, place: &str, text: &str) -> Value {
+/// A parameter of a kind that is not any text.
+fn of_schema(name: &str, place: &str, text: &str, schema: Value) -> Value {
     let mut parameter = named(name, place, text);
+    parameter["schema"] = schema;
+    parameter
+}
+
+fn one_of(name: &str, text: &str, words: &[&str]) -> Value {
+    of_schema(
+        name,
+        "query",
+        text,
+        json!({"type": "string", "enum": words}),
+    )
+}
+
+/// A parameter without which the request is refused.
+fn needed(mut parameter: Value) -> Value {
     parameter["required"] = json!(true);
     parameter
 }
 
+/// A number that is an id, a token or a count.
+fn number() -> Value {
+    json!({"type": "integer", "minimum": 0, "maximum": i64::MAX})
+}
+
 fn of_job() -> Vec<Value> {
+    let token = "The fencing token of its attempt";
     vec![
-        named("id", "path", "The job"),
-        needed("token", "query", "The fencing token of its attempt"),
+        of_schema("id", "path", "The job", number()),
+        needed(of_schema("token", "query", token, number())),
     ]
 }
 
@@ -384,20 +401,33 @@ fn file_body() -> Value {
 }
 
 fn request_headers() -> Vec<Value> {
+    let key = json!({"type": "string", "pattern": "^[!-~]{1,200}$"});
+    // Not zero.
+    let time = r"^([1-9][0-9]{0,8}(\.[0-9]{1,6})?|0\.0{0,5}[1-9])(s|ms)?$";
     [
         (
             "Idempotency-Key",
             "A repetition with this key does not run again",
+            key,
         ),
-        ("Prefer", "respond-async, or wait=SECONDS"),
+        (
+            "Prefer",
+            "respond-async, or wait=SECONDS",
+            json!({"type": "string"}),
+        ),
         (
             "Sluicegate-Timeout",
             "Seconds, or milliseconds such as 500ms",
+            json!({"type": "string", "pattern": time}),
         ),
-        ("Sluicegate-Max-Rows", "More rows are an error"),
-        ("Sluicegate-Read-Only", "?1 refuses every change"),
+        ("Sluicegate-Max-Rows", "More rows are an error", number()),
+        (
+            "Sluicegate-Read-Only",
+            "?1 refuses every change",
+            json!({"type": "string", "enum": ["?0", "?1"]}),
+        ),
     ]
-    .map(|(name, text)| named(name, "header", text))
+    .map(|(name, text, schema)| of_schema(name, "header", text, schema))
     .into()
 }
 
@@ -410,8 +440,8 @@ fn sql_body() -> Value {
         "properties": {
             "sql": {"type": "string"},
             "params": {"type": ["array", "object", "null"]},
-            "max_rows": {"type": "integer"},
-            "timeout_ms": {"type": "integer"},
+            "max_rows": {"type": ["integer", "null"], "minimum": 0},
+            "timeout_ms": {"type": ["integer", "null"], "minimum": 1},
         },
     });
     json!({"required": true, "content": {
@@ -460,7 +490,7 @@ fn info_schema() -> Value {
         "locations": {"type": "array", "items": {"type": "string"}},
         "expiration_time": {"type": "string", "format": "date-time"},
     }});
-    json!({"type": "object", "properties": {
+    object(json!({
         "statement_id": {"type": "string"},
         "kind": {"type": "string"},
         "schema": {"type": ["string", "null"],
@@ -469,20 +499,27 @@ fn info_schema() -> Value {
         "total_records": {"type": "integer", "description": "-1: not known"},
         "total_bytes": {"type": "integer", "description": "-1: not known"},
         "ordered": {"type": "boolean"},
-    }})
+    }))
 }
 
 fn put_schema() -> Value {
-    json!({"type": "object", "properties": {
+    object(json!({
         "statement_id": {"type": "string"},
         "rows_affected": {"type": "integer"},
         "version": {"type": ["integer", "null"]},
-    }})
+    }))
+}
+
+/// An object with all of these parts.
+fn object(properties: Value) -> Value {
+    let parts = properties.as_object().into_iter().flatten();
+    let names: Vec<&String> = parts.map(|(name, _)| name).collect();
+    json!({"type": "object", "required": names, "properties": properties})
 }
 
 fn problem_schema() -> Value {
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-    json!({"type": "object", "properties": {
+    object(json!({
         "type": {"type": "string"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
@@ -495,11 +532,11 @@ fn problem_schema() -> Value {
         "retryable": {"type": "boolean"},
         "effects_committed": {"type": ["boolean", "null"]},
         "hint": {"type": ["string", "null"]},
-    }})
+    }))
 }
 
 fn statement_schema() -> Value {
-    json!({"type": "object", "properties": {
+    object(json!({
         "statement_id": {"type": "string"},
         "kind": {"type": "string"},
         "state": {"enum": ["planned", "running", "committed", "failed", "cancelled"]},
@@ -513,7 +550,7 @@ fn statement_schema() -> Value {
         "notes": {"type": "array"},
         "error": {"oneOf": [{"$ref": "#/components/schemas/Problem"}, {"type": "null"}]},
         "result": {"type": ["string", "null"]},
-    }})
+    }))
 }
 
 #[cfg(test)]
