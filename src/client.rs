@@ -13,9 +13,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
+use arrow::ipc::writer::StreamWriter;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use url::Url;
+use uuid::Uuid;
 
 use crate::error::{Code, Error, Result};
 
@@ -27,6 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a silent connection is tested, so that a server which has gone is noticed while a
 /// long statement runs.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 
 /// Which server, and who asks.
 #[derive(Debug, Clone, Default)]
@@ -56,8 +61,8 @@ pub enum Reading {
 pub struct Request {
     /// Its text.
     pub sql: String,
-    /// The values of `$1`, `$2` ...
-    pub params: Vec<Value>,
+    /// Rows that go along as tables, by the names that the statement gives them.
+    pub tables: Vec<(&'static str, RecordBatch)>,
     /// The key under which a repetition is recognised.
     pub idempotency_key: Option<String>,
     /// How long the whole answer may take; none: as long as the connection lives.
@@ -65,7 +70,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A statement without parameters.
+    /// A statement alone.
     pub fn new(sql: impl Into<String>) -> Self {
         Self {
             sql: sql.into(),
@@ -132,12 +137,16 @@ impl Client {
     /// # Errors
     /// Those of the statement; `SG7002 store-unavailable`: the server does not answer.
     pub async fn execute(&self, request: Request) -> Result<Answer> {
-        let body = json!({ "sql": request.sql, "params": request.params });
+        let statement = json!({ "sql": request.sql }).to_string();
+        let (content_type, body) = match request.tables.as_slice() {
+            [] => ("application/json".to_owned(), statement.into_bytes()),
+            tables => form(&statement, tables)?,
+        };
         let mut sent = self
             .request(Method::POST, "/v1/sql")
-            .header("accept", "application/vnd.apache.arrow.stream")
-            .header("content-type", "application/json")
-            .body(body.to_string());
+            .header("accept", ARROW_STREAM)
+            .header("content-type", content_type)
+            .body(body);
         if let Some(key) = &request.idempotency_key {
             sent = sent.header("idempotency-key", key);
         }
@@ -236,6 +245,32 @@ fn certificates(path: &PathBuf) -> Result<Vec<reqwest::Certificate>> {
         true => Err(unusable()),
         false => Ok(found),
     }
+}
+
+/// A statement and its tables as a form: its media type with the boundary, and its bytes.
+fn form(statement: &str, tables: &[(&str, RecordBatch)]) -> Result<(String, Vec<u8>)> {
+    // Drawn anew each time: nobody can know it and put it into a value.
+    let boundary = format!("sluicegate-{}", Uuid::new_v4());
+    let mut body = Vec::new();
+    let head = |name: &str, media: &str| {
+        format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\
+             Content-Type: {media}\r\n\r\n"
+        )
+    };
+    body.extend_from_slice(head("request", "application/json").as_bytes());
+    body.extend_from_slice(statement.as_bytes());
+    for (name, rows) in tables {
+        body.extend_from_slice(b"\r\n");
+        body.extend_from_slice(head(name, ARROW_STREAM).as_bytes());
+        let written = StreamWriter::try_new(&mut body, &rows.schema()).and_then(|mut writer| {
+            writer.write(rows)?;
+            writer.finish()
+        });
+        written.map_err(|error| Error::bug("rows cannot be sent").with_source(error))?;
+    }
+    body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    Ok((format!("multipart/form-data; boundary={boundary}"), body))
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ mod tls;
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Extensions, HeaderMap, StatusCode, Version, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -148,7 +148,7 @@ impl App {
     }
 
     /// The body of rows that are in memory.
-    fn kept_body(&self, encoder: Encoder, rows: Rows) -> Body {
+    fn kept_body(&self, encoder: Encoder, head: Bytes, rows: Rows) -> Body {
         let pieces = futures::stream::unfold(Some((encoder, rows)), |state| async move {
             let (mut encoder, mut rows) = state?;
             match rows.next().await {
@@ -160,8 +160,8 @@ impl App {
                 None => Some((encoder.finish(), None)),
             }
         });
-        let pieces = pieces.map(|piece| piece.map_err(|error| error.to_string()));
-        Body::from_stream(pieces)
+        let pieces = futures::stream::iter([Ok(head)]).chain(pieces);
+        Body::from_stream(pieces.map(|piece| piece.map_err(|error| error.to_string())))
     }
 }
 

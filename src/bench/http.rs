@@ -88,22 +88,19 @@ impl Served {
         let started = Instant::now();
         for _ in 0..claims.batches {
             let sql = format!("CALL claim_jobs('bench', max => {})", claims.batch);
-            let mut pairs = Vec::with_capacity(claims.batch);
             for rows in self.rows(sql).await? {
-                let column = |name: &str| {
-                    let column = rows.column_by_name(name);
-                    let numbers = column.and_then(|one| one.as_primitive_opt::<Int64Type>());
-                    numbers.ok_or_else(|| Error::bug(format!("claims have no {name}")))
+                let ended = ["job_id", "token"].map(|name| rows.schema().index_of(name));
+                let ended = ended.into_iter().collect::<Result<Vec<_>, _>>();
+                let ended = ended
+                    .and_then(|columns| rows.project(&columns))
+                    .map_err(|error| Error::bug("claims have no ids").with_source(error))?;
+                completed += ended.num_rows();
+                let request = Request {
+                    tables: vec![("ended", ended)],
+                    ..Request::new("SELECT complete_job(job_id, token) AS done FROM ended")
                 };
-                let (jobs, tokens) = (column("job_id")?, column("token")?);
-                let both = jobs.values().iter().zip(tokens.values());
-                pairs.extend(both.map(|(job, token)| format!("({job}, {token})")));
+                self.client.execute(request).await?.collect().await?;
             }
-            completed += pairs.len();
-            let values = pairs.join(", ");
-            let sql =
-                format!("SELECT complete_job(column1, column2) AS done FROM (VALUES {values})");
-            self.rows(sql).await?;
         }
         Ok(completed as f64 / started.elapsed().as_secs_f64())
     }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use axum::body::{Body, Bytes};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::format::{Format, Look, ResultWriter};
 use crate::server::exact::Exact;
 use crate::server::negotiate::Output;
@@ -59,7 +59,7 @@ impl Encoder {
     /// Begins a result.
     ///
     /// # Errors
-    /// `SG6005 output-failed` where the format has no such column type.
+    /// `SG4004 not-acceptable` where the format has no such column type.
     pub(super) fn try_new(
         schema: &SchemaRef,
         output: Output,
@@ -69,8 +69,8 @@ impl Encoder {
         let piece = Piece::default();
         let format = output.format;
         let (look, codec) = (Look::Plain, output.codec);
-        let writer =
-            ResultWriter::try_new_with(format, exact.schema(), look, codec, piece.clone())?;
+        let writer = ResultWriter::try_new_with(format, exact.schema(), look, codec, piece.clone());
+        let writer = writer.map_err(|error| unfit(format, error))?;
         Ok(Self {
             exact,
             piece,
@@ -81,10 +81,25 @@ impl Encoder {
         })
     }
 
+    /// Encodes the beginning of the first batch, and leaves the rest of it.
+    pub(super) fn begin(
+        &mut self,
+        first: Option<RecordBatch>,
+    ) -> Result<(Bytes, Option<RecordBatch>)> {
+        let Some(first) = first else {
+            return Ok((Bytes::new(), None));
+        };
+        let length = SLICE_ROWS.min(first.num_rows());
+        let head = self.write(first.slice(0, length))?;
+        let rest = first.slice(length, first.num_rows() - length);
+        Ok((head, (rest.num_rows() > 0).then_some(rest)))
+    }
+
     pub(super) fn write(&mut self, batch: RecordBatch) -> Result<Bytes> {
         self.rows += batch.num_rows() as u64;
         check_rows(self.rows, self.rows_max)?;
-        self.writer.write(&self.exact.fit(batch)?)?;
+        let written = self.writer.write(&self.exact.fit(batch)?);
+        written.map_err(|error| unfit(self.format, error))?;
         Ok(self.piece.take())
     }
 
@@ -100,13 +115,34 @@ impl Encoder {
     }
 }
 
-/// The body of an answer whose first batch was read already, so that an error up to there was
-/// still an answer of its own. A later one aborts the body, which no client takes for its end.
-pub(super) fn body(run: Run, encoder: Encoder, first: Option<RecordBatch>, rows: Rows) -> Body {
+/// Writing to memory fails only where the format cannot hold the rows.
+fn unfit(format: Format, error: Error) -> Error {
+    let detail = error.detail().unwrap_or_else(|| error.message()).to_owned();
+    Error::new(
+        Code::NotAcceptable,
+        format!("the rows cannot be written as {format}"),
+    )
+    .with_detail(detail)
+    .with_hint(
+        "Ask for another format, or CAST the column to one that the format has, such as TEXT.",
+    )
+    .with_source(error)
+}
+
+/// The body of an answer whose beginning, `head`, was encoded already, so that an error up to there
+/// was still an answer of its own. A later one aborts the body, which no client takes for its end.
+pub(super) fn body(
+    run: Run,
+    encoder: Encoder,
+    head: Bytes,
+    rest: Option<RecordBatch>,
+    rows: Rows,
+) -> Body {
     let (pieces, mut taken) = mpsc::channel::<Result<Bytes, io::Error>>(PIECES_MAX);
     let tasks = run.app.tasks.clone();
     tasks.spawn(async move {
-        if let Err(error) = pump(&run, encoder, first, rows, &pieces).await {
+        let rows = futures::stream::iter(rest.map(Ok)).chain(rows);
+        if let Err(error) = pump(&run, encoder, head, rows, &pieces).await {
             tracing::info!(%error, statement_id = %run.record.id, "a result was cut short");
             let aborted = io::Error::other(error.to_string());
             run.fail(error);
@@ -122,11 +158,10 @@ pub(super) fn body(run: Run, encoder: Encoder, first: Option<RecordBatch>, rows:
 async fn pump(
     run: &Run,
     mut encoder: Encoder,
-    first: Option<RecordBatch>,
-    rows: Rows,
+    head: Bytes,
+    mut rows: impl Stream<Item = Result<RecordBatch>> + Unpin,
     pieces: &mpsc::Sender<Result<Bytes, io::Error>>,
 ) -> Result<()> {
-    let mut rows = futures::stream::iter(first.map(Ok)).chain(rows);
     let send = async |piece: Bytes| -> Result<()> {
         if piece.is_empty() {
             return Ok(());
@@ -136,6 +171,7 @@ async fn pump(
             sent = pieces.send(Ok(piece)) => sent.map_err(|_| gone()),
         }
     };
+    send(head).await?;
     loop {
         let next = tokio::select! {
             () = run.record.cancel.cancelled() => return Err(cancelled()),

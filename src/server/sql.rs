@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -19,7 +20,7 @@ use crate::server::request::{
     Patience, Query, SqlRequest, idempotency_key, of_query, patience, read,
 };
 use crate::server::rows::{Encoder, body};
-use crate::server::run::{GetAllowed, Repetition, Run, check, check_rows, stored};
+use crate::server::run::{GetAllowed, Repetition, Run, check, check_rows};
 use crate::server::statements::{Record, StatementState, expired};
 
 /// The longest header of JSON, in bytes. Chosen: half of what common clients take of all headers.
@@ -148,7 +149,7 @@ pub(super) async fn wait_for(
         Ok(acted) => acted,
         Err(error) => return Err(run.fail(error)),
     };
-    let encoder = match Encoder::try_new(&answer.schema, output, request.rows_max) {
+    let mut encoder = match Encoder::try_new(&answer.schema, output, request.rows_max) {
         Ok(encoder) => encoder,
         Err(error) => return Err(run.fail(error)),
     };
@@ -157,8 +158,9 @@ pub(super) async fn wait_for(
         let rows = first.as_ref().map_or(0, |batch| batch.num_rows());
         check_rows(rows as u64, request.rows_max).map(|()| first)
     });
-    let first = match first {
-        Ok(first) => first,
+    // Encoded before the head is sent: what the format cannot hold is still an error of its own.
+    let (head, rest) = match first.and_then(|first| encoder.begin(first)) {
+        Ok(begun) => begun,
         Err(error) => return Err(run.fail(error)),
     };
     if let Some(kept) = kept {
@@ -172,7 +174,7 @@ pub(super) async fn wait_for(
         output,
     );
     repeat(response.headers_mut(), answer.repetition);
-    *response.body_mut() = body(run, encoder, first, answer.rows);
+    *response.body_mut() = body(run, encoder, head, rest, answer.rows);
     Ok(response)
 }
 
@@ -266,10 +268,14 @@ fn result_of(app: &Arc<App>, record: &Arc<Record>, output: Output) -> Handled {
     let Some(kept) = record.kept() else {
         return Err(expired("the rows of the statement are not kept").into());
     };
-    let encoder = Encoder::try_new(&kept.schema, output, None)?;
+    let mut encoder = Encoder::try_new(&kept.schema, output, None)?;
+    let mut batches = kept.batches.iter().cloned();
+    let (head, rest) = encoder.begin(batches.next())?;
+    let rows: Vec<RecordBatch> = rest.into_iter().chain(batches).collect();
+    let rows = Box::pin(futures::stream::iter(rows.into_iter().map(Ok)));
     let mut response = Response::new(Body::empty());
     describe(response.headers_mut(), record, &record.id, output);
-    *response.body_mut() = app.kept_body(encoder, stored(&kept));
+    *response.body_mut() = app.kept_body(encoder, head, rows);
     Ok(response)
 }
 

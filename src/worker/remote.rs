@@ -33,6 +33,7 @@ use crate::session::names::literal;
 use crate::session::source_rows::URI;
 use crate::worker::queue::{Beat, Ended, Group, GroupJob, Input, Queue, Ready, Verdicts};
 use crate::worker::remote::files::Files;
+use crate::worker::remote::reports::table;
 use crate::worker::remote::transforms::Listed;
 use crate::worker::retry::Retries;
 
@@ -78,12 +79,12 @@ impl Remote {
     }
 
     /// Runs a statement that may be sent again.
-    async fn run(&self, sql: String, params: Vec<Value>) -> Result<Answer> {
+    async fn run(&self, sql: String, tables: Vec<(&'static str, RecordBatch)>) -> Result<Answer> {
         let key = Uuid::now_v7().to_string();
         ASKS.run(|| {
             self.client.execute(Request {
                 sql: sql.clone(),
-                params: params.clone(),
+                tables: tables.clone(),
                 idempotency_key: Some(key.clone()),
                 timeout: Some(REQUEST_TIMEOUT),
             })
@@ -226,17 +227,11 @@ impl Queue for Remote {
     }
 
     async fn heartbeat(&self, reports: Vec<Report>) -> Result<Vec<(JobId, Beat)>> {
-        let pairs: Vec<String> = reports
-            .iter()
-            .map(|report| format!("({}, {})", report.job, report.token))
-            .collect();
-        let sql = format!(
-            "SELECT column1 AS job, heartbeat(column1, column2) AS beat FROM (VALUES {})",
-            pairs.join(", ")
-        );
+        let sql = "SELECT job, heartbeat(job, token) AS beat FROM running".to_owned();
         // A repeated heartbeat must be a new one, so it has no key.
         let request = Request {
             timeout: Some(REQUEST_TIMEOUT),
+            tables: vec![("running", table(&reports, Vec::new())?)],
             ..Request::new(sql)
         };
         let mut beats = Vec::with_capacity(reports.len());

@@ -1,6 +1,9 @@
 //! How a worker behind a server reports: files first, then one statement per kind of outcome.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
 use crate::model::decide::{Outcome as Verdict, Report};
@@ -130,49 +133,33 @@ impl Remote {
     }
 
     async fn complete_part(&self, part: &[Done]) -> Result<Verdicts> {
-        let mut params = Vec::new();
-        let mut place = |value: &Option<String>| match value {
-            Some(text) => {
-                params.push(json!(text));
-                format!("${}", params.len())
-            }
-            None => "CAST(NULL AS TEXT)".to_owned(),
-        };
-        let rows: Vec<String> = part
-            .iter()
-            .map(|one| {
-                let Report { job, token } = one.report;
-                let (output, status) = (place(&one.output), place(&one.status));
-                format!(
-                    "({job}, {token}, {output}, {status}, {})",
-                    place(&one.columns)
-                )
-            })
-            .collect();
-        let sql = format!(
-            "SELECT complete_job(column1, column2, output_uri => column3, status => column4, \
-             columns => column5) FROM (VALUES {})",
-            rows.join(", ")
-        );
-        self.counts(sql, params).await
+        let sql = "SELECT complete_job(job, token, output_uri => output, status => status, \
+                   columns => columns) FROM ended";
+        let reports: Vec<Report> = part.iter().map(|one| one.report).collect();
+        let text = |of: fn(&Done) -> Option<&String>| part.iter().map(of).collect::<StringArray>();
+        let rows = table(
+            &reports,
+            vec![
+                ("output", text(|one| one.output.as_ref())),
+                ("status", text(|one| one.status.as_ref())),
+                ("columns", text(|one| one.columns.as_ref())),
+            ],
+        )?;
+        self.counts(sql, rows).await
     }
 
     async fn fail(&self, part: &[Failed]) -> Result<Verdicts> {
-        let mut params = Vec::new();
-        let rows: Vec<String> = part
-            .iter()
-            .map(|one| {
-                params.push(json!(one.message));
-                params.push(json!(one.code));
-                let Report { job, token } = one.report;
-                format!("({job}, {token}, ${}, ${})", params.len() - 1, params.len())
-            })
-            .collect();
-        let sql = format!(
-            "SELECT fail_job(column1, column2, column3, code => column4) FROM (VALUES {})",
-            rows.join(", ")
-        );
-        self.counts(sql, params).await
+        let sql = "SELECT fail_job(job, token, message, code => code) FROM ended";
+        let reports: Vec<Report> = part.iter().map(|one| one.report).collect();
+        let text = |of: fn(&Failed) -> &String| StringArray::from_iter_values(part.iter().map(of));
+        let rows = table(
+            &reports,
+            vec![
+                ("message", text(|one| &one.message)),
+                ("code", text(|one| &one.code)),
+            ],
+        )?;
+        self.counts(sql, rows).await
     }
 
     /// Gives jobs back unfinished.
@@ -180,22 +167,17 @@ impl Remote {
         &self,
         reports: impl Iterator<Item = Report> + Send,
     ) -> Result<Verdicts> {
-        let rows: Vec<String> = reports
-            .map(|report| format!("({}, {})", report.job, report.token))
-            .collect();
-        if rows.is_empty() {
+        let reports: Vec<Report> = reports.collect();
+        if reports.is_empty() {
             return Ok(Verdicts::new());
         }
-        let sql = format!(
-            "SELECT hand_back_job(column1, column2) FROM (VALUES {})",
-            rows.join(", ")
-        );
-        self.counts(sql, Vec::new()).await
+        let sql = "SELECT hand_back_job(job, token) FROM ended";
+        self.counts(sql, table(&reports, Vec::new())?).await
     }
 
     /// Runs a statement of reports, and tells how they ended.
-    async fn counts(&self, sql: String, params: Vec<Value>) -> Result<Verdicts> {
-        let answer = self.run(sql, params).await?;
+    async fn counts(&self, sql: &str, rows: RecordBatch) -> Result<Verdicts> {
+        let answer = self.run(sql.to_owned(), vec![("ended", rows)]).await?;
         let mut verdicts = Verdicts::new();
         for count in answer.summary {
             let verdict = Verdict::ALL.iter().find(|one| one.name() == count.outcome);
@@ -205,6 +187,26 @@ impl Remote {
         }
         Ok(verdicts)
     }
+}
+
+/// Attempts as a table of a statement: columns `job` and `token`, and more texts.
+pub(super) fn table(reports: &[Report], texts: Vec<(&str, StringArray)>) -> Result<RecordBatch> {
+    let ids = |of: fn(&Report) -> u64| {
+        let ids = reports.iter().map(of);
+        let ids = ids.map(|id| i64::try_from(id).unwrap_or(i64::MAX));
+        Arc::new(Int64Array::from_iter_values(ids)) as ArrayRef
+    };
+    let mut columns = vec![
+        ("job", ids(|one| one.job.0), false),
+        ("token", ids(|one| one.token.0), false),
+    ];
+    columns.extend(
+        texts
+            .into_iter()
+            .map(|(name, texts)| (name, Arc::new(texts) as _, true)),
+    );
+    RecordBatch::try_from_iter_with_nullable(columns)
+        .map_err(|error| Error::bug("reports do not fit their columns").with_source(error))
 }
 
 /// Whose fault an error is.
