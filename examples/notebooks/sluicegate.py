@@ -203,13 +203,26 @@ class Client:
         answer = self._change(sql, *_request(sql, None, {"uploaded": rows}, {}), key)
         return int(answer.headers["Sluicegate-Rows-Affected"])
 
+    def refusals(self, done):
+        """What of a change was refused and why; `done` is what `execute` returned.
+
+        An effect that is refused is no error: the row has NULL or FALSE, and the other rows are
+        done. The reason is an event, which this reads. `holder` is who is in the way.
+        """
+        return self.query(
+            "SELECT function, resource, source_id, job_id, outcome, message AS reason,\n"
+            "       owner AS holder\n"
+            "  FROM events WHERE statement_id = $1 AND kind = 'effect-refused' ORDER BY ordinal",
+            [done.attrs["statement_id"]],
+        )
+
     # ------------------------------------------------------------ jobs
 
     def preview_schedule(self, transform, sources, key_column=None, **options):
         """Says what `schedule` with the same arguments would do, and does nothing."""
         options.pop("key", None)
-        sql, params, tables = _schedule(transform, sources, key_column, **options)
-        return self.preview(sql, params, tables)
+        call, params, tables = _schedule(transform, sources, key_column, **options)
+        return self.preview(f"SELECT {call}", params, tables)
 
     def schedule(self, transform, sources, key_column=None, key=None, **options):
         """Schedules a transform for exactly the rows of a DataFrame, in their order.
@@ -220,8 +233,9 @@ class Client:
 
         Returns a row per source: the `job_id`, or the `outcome` and `reason` of the refusal.
         """
-        sql, params, tables = _schedule(transform, sources, key_column, **options)
-        return self._jobs(self.execute(sql, params, tables, key), "source_id")
+        call, params, tables = _schedule(transform, sources, key_column, **options)
+        done = self.execute(f"SELECT source_id, {call}", params, tables, key)
+        return self._jobs(done, "source_id")
 
     def retry(self, jobs, key=None, **options):
         """Schedules failed or cancelled jobs again, as new jobs that know their parent.
@@ -289,11 +303,7 @@ class Client:
         """What became of each row of an effect that makes jobs, with the reasons of refusals."""
         attrs = done.attrs
         statement = [attrs["statement_id"]]
-        refused = self.query(
-            "SELECT source_id, job_id AS old_job_id, outcome, message AS reason FROM events\n"
-            " WHERE statement_id = $1 AND kind = 'effect-refused'",
-            statement,
-        ).drop_duplicates(name)[[name, "outcome", "reason"]]
+        refused = self.refusals(done).rename(columns={"job_id": "old_job_id"})
         if attrs["replayed"] == "summary":
             # The first answer is gone; the ledger still has what it said.
             done = self.query(
@@ -302,12 +312,13 @@ class Client:
                 " ORDER BY job_id",
                 statement,
             )[[name, "job_id"]]
-        # Events name sources as text, whatever type their key has. Without any refusal the look-up
-        # would have the type of the names.
-        names = done[name].astype(str) if name == "source_id" else done[name]
-        refused = refused.set_index(name)
-        outcome, reason = (names.map(refused[one]).astype(object) for one in refused)
-        jobs = done.assign(outcome=outcome.fillna("scheduled"), reason=reason)
+        # Events name sources as text, whatever type their key has.
+        outcomes = dict(zip(refused[name].astype(str), refused["outcome"]))
+        reasons = dict(zip(refused[name].astype(str), refused["reason"]))
+        jobs = done.assign(
+            outcome=[outcomes.get(str(one), "scheduled") for one in done[name]],
+            reason=[reasons.get(str(one)) for one in done[name]],
+        )
         batch = self.query("SELECT batch_id FROM batches WHERE statement_id = $1", statement)
         number = None if batch.empty else int(batch["batch_id"][0])
         jobs.attrs = {**attrs, "batch_id": number}
@@ -321,7 +332,9 @@ class Client:
             return self._send(sql, body, {**headers, "Sluicegate-Read-Only": "?1"})
         except SluicegateError as error:
             if error.code == "SG1007":
-                error.hint = "query() only looks: preview() says what this would do, execute() does it."
+                error.hint = (
+                    "query() only looks: preview() says what this would do, execute() does it."
+                )
             raise
 
     def _change(self, sql, body, headers, key):
@@ -448,15 +461,15 @@ def _error(answer, sql):
 
 
 def _schedule(transform, sources, key_column=None, **options):
-    """The statement, the parameters and the table that schedule a DataFrame's rows."""
+    """What follows SELECT, the parameters and the table that schedule a DataFrame's rows."""
     if not isinstance(sources, pandas.DataFrame):
         sources = pandas.DataFrame({"source_id": sources})
     name = key_column or sources.columns[0]
     columns, arguments, params = _options(sources, options)
     columns["source_id"] = sources[name].to_numpy()
-    sql = f"SELECT source_id, schedule_job($transform, source_id{arguments}) AS job_id\n"
-    sql += "  FROM selection ORDER BY place"
-    return sql, {"transform": transform, **params}, {"selection": pandas.DataFrame(columns)}
+    call = f"schedule_job($transform, source_id{arguments}) AS job_id\n"
+    call += "  FROM selection ORDER BY place"
+    return call, {"transform": transform, **params}, {"selection": pandas.DataFrame(columns)}
 
 
 def _options(rows, options):
@@ -500,10 +513,6 @@ class _Bar:
     def __init__(self, row, seconds, idle):
         self.counts = {name: int(row[name]) for name, _ in self.PARTS}
         self.jobs = int(row["jobs"])
-        # A job whose time has not come is in none of the columns.
-        self.counts["available"] = self.jobs - sum(
-            count for name, count in self.counts.items() if name != "available"
-        )
         done = sum(self.counts[name] for name in ("completed", "discarded", "cancelled"))
         named = [f"{count} {name}" for name, count in self.counts.items() if count]
         label = f"batch {row['batch_id']}"

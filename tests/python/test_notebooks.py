@@ -8,7 +8,7 @@ import nbclient
 import nbformat
 import pytest
 import sluicegate
-from conftest import NOTEBOOKS, Server, run
+from conftest import NOTEBOOKS, NOTICES, Server, run
 from PIL import Image
 
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
@@ -19,9 +19,9 @@ CELL_TIMEOUT = 120
 
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory):
-    """A server with workers over a small store of the demonstrator."""
+    """A server with workers over a store of the demonstrator that only notebooks change."""
     folder = tmp_path_factory.mktemp("notebooks")
-    run("demo", "--count", 125, folder=folder)
+    run("demo", "--count", NOTICES, folder=folder)
     started = Server("sluicegate-demo/store", folder, "--workers", "2")
     yield sluicegate.connect(started.url)
     started.stop()
@@ -66,61 +66,85 @@ def test_a_notebook_is_stored_without_what_it_printed(name):
 
 @pytest.mark.parametrize("time", ["first", "second"])
 def test_the_first_job(gate, monkeypatch, time):
+    before = number(gate, "SELECT max(job_id) FROM jobs")
     executed("1-first-job.ipynb", gate, monkeypatch)
-    rows = gate.query("SELECT id, words, status FROM greetings ORDER BY id").values.tolist()
-    assert rows == [
-        ["goodbye", "see you tomorrow", "RAW"],
-        ["hello", "GOOD MORNING", "LOUD"],
-        ["thanks", "THANK YOU", "LOUD"],
-    ]
-    last = gate.query("SELECT * FROM batches ORDER BY batch_id DESC LIMIT 1").iloc[0]
-    assert (last["name"], last["completed"], last["discarded"]) == ("first jobs", 2, 1)
+    jobs = gate.query(
+        """
+        SELECT b.name, j.state, n.status FROM jobs AS j
+          JOIN batches AS b ON b.batch_id = j.batch_id
+          JOIN notices AS n ON n.notice_id = j.source_id
+         WHERE j.job_id > $1
+        """,
+        [before],
+    )
+    assert jobs.values.tolist() == [["first job", "completed", "TRANSFORMED"]] * 5
 
 
 @pytest.mark.parametrize("time", ["first", "second"])
 def test_the_edited_rows_are_scheduled_and_no_others(gate, monkeypatch, time):
     before = number(gate, "SELECT max(job_id) FROM jobs")
-    executed("2-select-edit-schedule.ipynb", gate, monkeypatch)
+    notebook = executed("2-select-and-schedule.ipynb", gate, monkeypatch)
     jobs = gate.query(
         """
-        SELECT j.source_id, j.priority, j.state, n.status, n.bytes
-          FROM jobs AS j JOIN batches AS b ON b.batch_id = j.batch_id
-          JOIN notices AS n ON n.notice_id = j.source_id
-         WHERE b.name = 'notebook 2' AND j.job_id > $1 ORDER BY j.priority DESC
+        SELECT b.name, j.source_id, j.priority, j.state, j.params, j.parent_job_id
+          FROM jobs AS j JOIN batches AS b ON b.batch_id = j.batch_id WHERE j.job_id > $1
         """,
         [before],
     )
-    assert len(jobs) == 12 and jobs["source_id"].is_unique
-    assert jobs["priority"].tolist() == list(range(12, 0, -1))
-    assert jobs["bytes"].is_monotonic_increasing
-    done = jobs["state"] == "completed"
-    assert done.any() and (jobs["status"][done] == "TRANSFORMED").all()
-    parents = number(
-        gate, "SELECT count(parent_job_id) FROM jobs WHERE parent_job_id > $1", before
-    )
-    assert parents > 0, "nothing was retried"
+    tried = jobs[jobs["name"] == "to_rdf, a try"]
+    retried = jobs[jobs["name"] == "to_rdf, with a remedy"]
+    assert len(tried) + len(retried) == len(jobs)
+    assert tried["source_id"].is_unique and len(tried) > 10
+    # Those that failed before go first, and only they.
+    failed_before = {0: set(), 10: set()}
+    for source, priority in zip(tried["source_id"], tried["priority"], strict=True):
+        failures = number(
+            gate,
+            "SELECT count(*) FROM attempts WHERE source_id = $1 AND job_id <= $2"
+            " AND transform = 'to_rdf' AND outcome = 'failed'",
+            source,
+            before,
+        )
+        failed_before[priority].add(failures > 0)
+    assert failed_before == {0: {False}, 10: {True}}
+    # The failures were retried with the remedy, and got through.
+    failed = tried[tried["state"] == "discarded"]
+    assert len(failed) > 0
+    assert set(retried["source_id"]) == set(failed["source_id"])
+    assert (retried["state"] == "completed").all() and retried["parent_job_id"].notna().all()
+    assert (retried["params"] == '{"allow_no_lots": true}').all()
+    # The notebook shows a refusal of each kind before it schedules.
+    shown = "".join(outputs(notebook, "text/plain"))
+    assert "unknown-source" in shown and "wrong-status" in shown
 
 
 @pytest.mark.parametrize("time", ["first", "second"])
-def test_no_lock_is_left(gate, monkeypatch, time):
-    before = number(gate, "SELECT max(token) FROM lock_history")
+def test_no_lock_and_no_job_is_left(gate, monkeypatch, time):
+    token = number(gate, "SELECT max(token) FROM lock_history")
+    job = number(gate, "SELECT max(job_id) FROM jobs")
+    statuses = "SELECT status, count(*) FROM notices GROUP BY status ORDER BY status"
+    before = gate.query(statuses).values.tolist()
     executed("3-locks-and-batches.ipynb", gate, monkeypatch)
-    ends = gate.query(
-        "SELECT owner, ending FROM lock_history WHERE job_id IS NULL AND token > $1", [before]
+    held = gate.query(
+        "SELECT owner, ending FROM lock_history WHERE job_id IS NULL AND token > $1"
+        " ORDER BY token",
+        [token],
     )
-    assert ends.values.tolist() == [["me", "released"]] * 3
+    assert held["owner"].tolist() == ["ann"] * 3 + ["bob"]
+    assert held["ending"].str.contains("released").all(), held
     assert number(gate, "SELECT count(*) FROM locks") == 0
-    cancelled = gate.query("SELECT * FROM batches WHERE name = 'tomorrow' ORDER BY batch_id DESC")
-    assert cancelled["cancelled"][0] == cancelled["jobs"][0] == 3
+    states = gate.query("SELECT state FROM jobs WHERE job_id > $1", [job])
+    assert states["state"].tolist() == ["cancelled"] * 8
+    assert gate.query(statuses).values.tolist() == before
 
 
 @pytest.mark.parametrize("time", ["first", "second"])
 def test_the_report_draws_and_changes_nothing(gate, monkeypatch, time):
     before = number(gate, "SELECT max(version) FROM events")
-    plots = outputs(executed("4-history-report.ipynb", gate, monkeypatch), "image/png")
+    plots = outputs(executed("4-operations-report.ipynb", gate, monkeypatch), "image/png")
     assert number(gate, "SELECT max(version) FROM events") == before
     assert len(plots) == 5
     for plot in plots:
         image = Image.open(io.BytesIO(base64.b64decode(plot))).convert("L")
-        # Not an empty frame: besides white and black there are bars, boxes or lines.
+        # Not an empty frame: besides white and black there are bars, dots or lines.
         assert image.width > 600 and len(set(image.get_flattened_data())) > 20
