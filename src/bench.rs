@@ -97,9 +97,10 @@ async fn measure(place: &Path, scale: Scale) -> Result<Vec<Figure>> {
     let engine = Engine::open(EngineOptions::new(&store)).await?;
     let session = engine.session("bench");
     let mut figures = vec![fill(&session, scale.sources).await?];
+    // Before so many commits that a checkpoint is written beside it.
+    figures.push(select(&session).await?);
     let served = Served::start(&engine).await?;
     figures.push(locks(&session, &served).await?);
-    figures.push(select(&session).await?);
     figures.push(schedule(&session, scale.jobs).await?);
     figures.push(claim_and_complete(&engine, &served, Claims::of(scale)).await?);
     for format in [Format::Arrow, Format::Json] {
