@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use url::Url;
@@ -157,6 +159,26 @@ impl Client {
             sent = sent.header("sluicegate-read-only", "?1");
         }
         Answer::read(self.clone(), self.send(sent).await?).await
+    }
+
+    /// Runs one statement and gives the bytes of its answer as they come, in the format that
+    /// `accept` names.
+    ///
+    /// # Errors
+    /// Those of [`Client::execute`].
+    pub async fn fetch(
+        &self,
+        sql: &str,
+        accept: &str,
+    ) -> Result<impl Stream<Item = Result<Bytes>> + use<>> {
+        let sent = self
+            .request(Method::POST, "/v1/sql")
+            .header("accept", accept)
+            .header("content-type", "text/plain")
+            .body(sql.to_owned());
+        let client = self.clone();
+        let pieces = self.send(sent).await?.bytes_stream();
+        Ok(pieces.map_err(move |error| client.silent(error)))
     }
 
     /// Asks a statement to end.

@@ -308,7 +308,9 @@ async fn log(State(app): State<Arc<App>>, request: Request, next: Next) -> Respo
         actor = Empty,
         statement_id = Empty,
     );
-    continue_trace(&span, request.headers());
+    let headers = request.headers();
+    let header = |name: &str| headers.get(name)?.to_str().ok();
+    continue_trace(&span, header("traceparent"), header("tracestate"));
     let response = next.run(request).instrument(span.clone()).await;
     let statement_id = short(response.headers(), "sluicegate-statement-id");
     if !statement_id.is_empty() {

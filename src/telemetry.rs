@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
@@ -83,21 +82,33 @@ impl Exporter {
     }
 }
 
-/// Makes a span a part of the trace that the headers of a request name (W3C Trace Context).
-pub fn continue_trace(span: &Span, headers: &HeaderMap) {
-    let context = TraceContextPropagator::new().extract(&Headers(headers));
+/// Makes a span a part of the trace that a request names, by the values of its headers of these
+/// names (W3C Trace Context).
+pub fn continue_trace(span: &Span, traceparent: Option<&str>, tracestate: Option<&str>) {
+    let headers = Headers {
+        traceparent,
+        tracestate,
+    };
+    let context = TraceContextPropagator::new().extract(&headers);
     // Without an exporter there is no trace to continue.
     let _ = span.set_parent(context);
 }
 
-struct Headers<'h>(&'h HeaderMap);
+struct Headers<'h> {
+    traceparent: Option<&'h str>,
+    tracestate: Option<&'h str>,
+}
 
 impl Extractor for Headers<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
+        match key {
+            "traceparent" => self.traceparent,
+            "tracestate" => self.tracestate,
+            _ => None,
+        }
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(axum::http::HeaderName::as_str).collect()
+        vec!["traceparent", "tracestate"]
     }
 }

@@ -3,6 +3,7 @@
 //! Server and client share the processors of one machine and one process; what the figures do not
 //! hold is a network.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
@@ -19,7 +20,6 @@ use crate::error::{Code, Error, Result};
 
 /// A server of the store, and a client of it.
 pub(super) struct Served {
-    url: String,
     client: Client,
     stop: watch::Sender<bool>,
     server: JoinHandle<Result<()>>,
@@ -37,7 +37,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(unusable)?;
         let url = format!("http://{}", listener.local_addr().map_err(unusable)?);
         let client = Client::try_new(&ClientOptions {
-            url: url.clone(),
+            url,
             ..ClientOptions::default()
         })?;
         let (stop, stopped) = watch::channel(false);
@@ -45,7 +45,6 @@ impl Served {
         let server =
             tokio::spawn(async move { engine.serve(listener, "bench", None, stopped).await });
         Ok(Self {
-            url,
             client,
             stop,
             server,
@@ -107,22 +106,10 @@ impl Served {
 
     /// Rows and bytes of a result in a second.
     pub(super) async fn result(&self, sql: &str, accept: &str, rows: u64) -> Result<(f64, f64)> {
-        let silent = |error: reqwest::Error| {
-            Error::new(Code::StoreUnavailable, "the server does not answer").with_source(error)
-        };
         let started = Instant::now();
-        let answer = reqwest::Client::new()
-            .post(format!("{}/v1/sql", self.url))
-            .header("content-type", "text/plain")
-            .header("accept", accept)
-            .body(sql.to_owned())
-            .send()
-            .await
-            .and_then(reqwest::Response::error_for_status)
-            .map_err(silent)?;
-        let mut body = answer.bytes_stream();
+        let mut pieces = pin!(self.client.fetch(sql, accept).await?);
         let mut bytes = 0;
-        while let Some(piece) = body.try_next().await.map_err(silent)? {
+        while let Some(piece) = pieces.try_next().await? {
             bytes += piece.len();
         }
         let seconds = started.elapsed().as_secs_f64();
