@@ -158,6 +158,9 @@ impl Run {
     ) -> Result<Self> {
         let place = place(app)?;
         let Ok(record) = app.registry.get(id, &caller.actor) else {
+            if app.registry.was_cancelled(id, &caller.actor) {
+                return Err(cancelled());
+            }
             // Planned by another server, or so long ago that its record is gone.
             let run = Self::new(app, caller, kind, request, id.to_owned(), place);
             run.record.begin();

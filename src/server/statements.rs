@@ -167,9 +167,23 @@ struct Inner {
     planned: VecDeque<(Timestamp, Arc<Record>)>,
     /// Ended ones, the oldest first.
     ended: VecDeque<(Timestamp, Arc<Record>)>,
-    /// Those whose records are gone, with their owners, the oldest first.
-    gone: VecDeque<(Arc<str>, Arc<str>)>,
+    /// Those whose records are gone, the oldest first.
+    gone: VecDeque<Gone>,
     kept_bytes: usize,
+}
+
+/// What is left of a record.
+#[derive(Debug)]
+struct Gone {
+    id: Arc<str>,
+    actor: Arc<str>,
+    state: StatementState,
+}
+
+impl Gone {
+    fn is(&self, id: &str, actor: &str) -> bool {
+        &*self.id == id && &*self.actor == actor
+    }
 }
 
 impl Inner {
@@ -199,8 +213,11 @@ impl Inner {
             self.ended.pop_front();
             self.forget_rows(&record);
             self.records.remove(&record.id);
-            let gone = (Arc::clone(&record.id), Arc::clone(&record.actor));
-            self.gone.push_back(gone);
+            self.gone.push_back(Gone {
+                id: Arc::clone(&record.id),
+                actor: Arc::clone(&record.actor),
+                state: record.state(),
+            });
             if self.gone.len() > limits.server_records_max {
                 self.gone.pop_front();
             }
@@ -316,9 +333,7 @@ impl Registry {
         if let Some(record) = record.filter(|record| record.actor.as_ref() == actor) {
             return Ok(Arc::clone(record));
         }
-        let gone =
-            |(other, owner): &(Arc<str>, Arc<str>)| other.as_ref() == id && owner.as_ref() == actor;
-        if inner.gone.iter().any(gone) {
+        if inner.gone.iter().any(|gone| gone.is(id, actor)) {
             return Err(expired("the record of the statement is no longer kept"));
         }
         Err(Error::new(
@@ -326,6 +341,14 @@ impl Registry {
             format!("statement \"{id}\" does not exist"),
         )
         .with_hint("GET /v1/statements lists your own statements on this server."))
+    }
+
+    /// Whether a statement was cancelled whose record is gone: its ticket, which may live longer,
+    /// must not bring it back.
+    pub(super) fn was_cancelled(&self, id: &str, actor: &str) -> bool {
+        let inner = self.inner.lock();
+        let mut gone = inner.gone.iter().filter(|gone| gone.is(id, actor));
+        gone.any(|gone| gone.state == StatementState::Cancelled)
     }
 
     /// The statements of an actor, the newest first.
@@ -416,5 +439,24 @@ mod tests {
         registry.clock.advance(keep + Duration::from_secs(1));
         assert_eq!(code("2"), Some(Code::StatementExpired));
         assert_eq!(registry.inner.lock().kept_bytes, 0);
+    }
+
+    #[test]
+    fn a_plan_that_was_cancelled_is_known_as_such_when_its_record_is_gone() {
+        let limits = Limits::default();
+        let keep = limits.server_keep;
+        assert!(keep < limits.server_ticket_keep);
+        let registry = registry(limits);
+        for id in ["1", "2"] {
+            let planned = registry.add(id.into(), "ann".into(), StatementKind::Effect, "CALL f()");
+            registry.wait_for_ticket(&planned);
+            if id == "1" {
+                registry.cancel(&planned);
+            }
+        }
+        registry.clock.advance(keep + Duration::from_secs(1));
+        assert!(registry.get("1", "ann").is_err() && registry.get("2", "ann").is_ok());
+        assert!(registry.was_cancelled("1", "ann") && !registry.was_cancelled("1", "bob"));
+        assert!(!registry.was_cancelled("2", "ann"));
     }
 }
