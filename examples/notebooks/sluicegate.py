@@ -556,7 +556,8 @@ def _shower():
         return in_notebook
 
     def in_terminal(bar):
-        end = "\n" if bar.counts["available"] + bar.counts["running"] == 0 else ""
+        live = sum(bar.counts[name] for name in ("available", "running", "retryable"))
+        end = "" if live else "\n"
         print(f"\r{bar!r}", end=end, flush=True)
 
     return in_terminal

@@ -138,6 +138,19 @@ def test_no_lock_and_no_job_is_left(gate, monkeypatch, time):
     assert gate.query(statuses).values.tolist() == before
 
 
+def test_what_a_stopped_notebook_left_is_tidied_up(gate, monkeypatch):
+    raw = "FROM notices WHERE status = 'RAW' ORDER BY notice_id LIMIT 1"
+    lock = "acquire_lock('notices/' || notice_id, reason => 'notebook 3', ttl => '1 hour')"
+    later = "batch => 'notebook 3', run_at => TIMESTAMP '2099-01-01T00:00:00Z'"
+    gate.execute(f"SELECT {lock} {raw}")
+    gate.execute(f"SELECT schedule_job('normalise', notice_id, {later}) {raw}")
+    assert number(gate, "SELECT count(*) FROM locks") == 1
+    assert number(gate, "SELECT count(*) FROM jobs WHERE ended_at IS NULL") == 1
+    executed("3-locks-and-batches.ipynb", gate, monkeypatch)
+    assert number(gate, "SELECT count(*) FROM locks") == 0
+    assert number(gate, "SELECT count(*) FROM jobs WHERE ended_at IS NULL") == 0
+
+
 @pytest.mark.parametrize("time", ["first", "second"])
 def test_the_report_draws_and_changes_nothing(gate, monkeypatch, time):
     before = number(gate, "SELECT max(version) FROM events")
