@@ -93,6 +93,9 @@ pub struct Limits {
     /// Bytes of a ticket over HTTP, where it is part of the address. Chosen: what HTTP/2 clients
     /// and proxies take, less the other headers.
     pub server_ticket_bytes_max: usize,
+    /// How long a client may neither send its body on nor take rows. Chosen: one that works on the
+    /// rows that it has takes the next ones before.
+    pub server_stall_max: Duration,
     /// The longest time that `Prefer: wait` waits.
     pub server_wait_max: Duration,
 }
@@ -138,6 +141,7 @@ impl Default for Limits {
             server_keep: Duration::from_secs(600),
             server_ticket_keep: Duration::from_secs(900),
             server_ticket_bytes_max: 12 << 10,
+            server_stall_max: Duration::from_secs(120),
             server_wait_max: Duration::from_secs(300),
         }
     }

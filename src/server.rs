@@ -50,6 +50,7 @@
 
 mod allowance;
 mod auth;
+mod delivery;
 mod exact;
 mod flight;
 mod flight_sql;
@@ -69,14 +70,13 @@ mod tickets;
 mod tls;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Extensions, HeaderMap, StatusCode, Version, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::serve::ListenerExt;
-use futures::StreamExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -92,13 +92,14 @@ use crate::error::{Code, Error, Result};
 use crate::server::allowance::permits;
 use crate::server::metrics::Metrics;
 use crate::server::request::Intake;
-use crate::server::rows::Encoder;
-use crate::server::run::Rows;
 use crate::server::statements::Registry;
 use crate::session::Access;
 use crate::session::core::Core;
 use crate::telemetry::continue_trace;
 use crate::time::{Clock, Timestamp};
+
+/// How long cancelled statements have to end. Chosen: they notice between two batches.
+const CANCEL_WAIT: Duration = Duration::from_secs(5);
 
 /// For whom a server acts where a request carries no token.
 #[derive(Debug, Clone)]
@@ -145,23 +146,6 @@ impl App {
             rows_max: limits.effect_rows_max,
             pool: &self.uploads,
         }
-    }
-
-    /// The body of rows that are in memory.
-    fn kept_body(&self, encoder: Encoder, head: Bytes, rows: Rows) -> Body {
-        let pieces = futures::stream::unfold(Some((encoder, rows)), |state| async move {
-            let (mut encoder, mut rows) = state?;
-            match rows.next().await {
-                Some(batch) => {
-                    let piece = batch.and_then(|batch| encoder.write(batch));
-                    let next = piece.is_ok().then_some((encoder, rows));
-                    Some((piece, next))
-                }
-                None => Some((encoder.finish(), None)),
-            }
-        });
-        let pieces = futures::stream::iter([Ok(head)]).chain(pieces);
-        Body::from_stream(pieces.map(|piece| piece.map_err(|error| error.to_string())))
     }
 }
 
@@ -281,7 +265,12 @@ pub async fn serve(
         tracing::warn!("statements did not end in time; they are cancelled");
     }
     closing.cancel();
-    app.tasks.wait().await;
+    if tokio::time::timeout(CANCEL_WAIT, app.tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("statements did not heed their cancellation; they are left behind");
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::log::note;
-use super::tasks::{Signals, print, worker_name};
+use super::tasks::{TEAR_WAIT, print, torn, until_told, worker_name};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::model::tokens::{Role, Validity};
@@ -117,39 +117,35 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
         options.end = End::Never;
         options.parallel = usize::try_from(groups.get()).unwrap_or(usize::MAX);
         let worked = engine.work(options, asked.clone(), progress::bar()).await;
+        // Nobody would do the jobs: the server ends as well, and what runs at it may end before.
+        asks.send_replace(true);
         worked.map(drop)
     };
     let server = async {
-        let served = engine.serve(listener, actor, tls, asked.clone());
-        let told = async {
-            if address.ip().is_loopback() && !has_tokens {
-                note(&format!(
-                    "listening on {scheme}://{address} for this machine only: the store has no \
-                     token yet,\nso whoever reaches it acts as \"{actor}\"; sluicegate token \
-                     create makes one\n"
-                ));
-            } else if has_tokens {
-                note(&format!(
-                    "listening on {scheme}://{address}; every request needs a token\n"
-                ));
-            }
-        };
-        let (served, ()) = tokio::join!(served, told);
+        let served = engine.serve(listener, actor, tls, asked.clone()).await;
+        asks.send_replace(true);
         served
     };
-    let mut signals = Signals::listen()?;
-    let both = async { tokio::try_join!(server, worker).map(drop) };
-    tokio::pin!(both);
-    tokio::select! {
-        ended = &mut both => ended?,
-        () = signals.next() => {
-            note("ending: what runs is finished or handed back\n");
-            asks.send_replace(true);
-            both.await?;
-        }
+    if has_tokens {
+        note(&format!(
+            "listening on {scheme}://{address}; every request needs a token\n"
+        ));
+    } else if address.ip().is_loopback() {
+        note(&format!(
+            "listening on {scheme}://{address} for this machine only: the store has no token yet,\n\
+             so whoever reaches it acts as \"{actor}\"; sluicegate token create makes one\n"
+        ));
     }
+    let both = async {
+        let (served, worked) = tokio::join!(server, worker);
+        served.and(worked)
+    };
+    let Some(ended) = until_told(both, &asks).await? else {
+        engine.close_within(TEAR_WAIT).await;
+        return Ok(torn());
+    };
     engine.close().await;
-    Ok(ExitCode::SUCCESS)
+    ended.map(|()| ExitCode::SUCCESS)
 }
 
 /// Makes, lists or revokes tokens.

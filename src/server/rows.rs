@@ -1,5 +1,4 @@
-//! Rows as the body of an answer, in bounded memory: a batch is encoded, and the next one is read
-//! when the client has taken it.
+//! Rows as the body of an answer, in one of the formats.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -7,30 +6,25 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use axum::body::{Body, Bytes};
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
 use crate::error::{Code, Error, Result};
 use crate::format::{Format, Look, ResultWriter};
+use crate::server::delivery::{Encode, cut, deliver};
 use crate::server::exact::Exact;
 use crate::server::negotiate::Output;
-use crate::server::run::{Rows, Run, cancelled, check_rows};
-use crate::server::statements::Outcome;
-
-/// Encoded pieces that wait for the client. Chosen: it hides a round trip, and no more.
-const PIECES_MAX: usize = 4;
-
-/// Rows that are encoded at once. The rows of an effect may come as one batch of a million.
-pub(super) const SLICE_ROWS: usize = 8192;
+use crate::server::problem::Problem;
+use crate::server::run::{Rows, Run, check_rows};
 
 /// What a writer has written and nobody has taken yet.
 #[derive(Debug, Clone, Default)]
 struct Piece(Arc<Mutex<Vec<u8>>>);
 
 impl Piece {
-    fn take(&self) -> Bytes {
-        std::mem::take(&mut *self.0.lock()).into()
+    fn take(&self) -> Option<Bytes> {
+        let written = std::mem::take(&mut *self.0.lock());
+        (!written.is_empty()).then(|| written.into())
     }
 }
 
@@ -85,17 +79,19 @@ impl Encoder {
     pub(super) fn begin(
         &mut self,
         first: Option<RecordBatch>,
-    ) -> Result<(Bytes, Option<RecordBatch>)> {
+    ) -> Result<(Option<Bytes>, Option<RecordBatch>)> {
         let Some(first) = first else {
-            return Ok((Bytes::new(), None));
+            return Ok((None, None));
         };
-        let length = SLICE_ROWS.min(first.num_rows());
-        let head = self.write(first.slice(0, length))?;
-        let rest = first.slice(length, first.num_rows() - length);
-        Ok((head, (rest.num_rows() > 0).then_some(rest)))
+        let (head, rest) = cut(&first);
+        Ok((self.write(head)?, rest))
     }
+}
 
-    pub(super) fn write(&mut self, batch: RecordBatch) -> Result<Bytes> {
+impl Encode for Encoder {
+    type Piece = Bytes;
+
+    fn write(&mut self, batch: RecordBatch) -> Result<Option<Bytes>> {
         self.rows += batch.num_rows() as u64;
         check_rows(self.rows, self.rows_max)?;
         let written = self.writer.write(&self.exact.fit(batch)?);
@@ -103,15 +99,19 @@ impl Encoder {
         Ok(self.piece.take())
     }
 
-    pub(super) fn finish(self) -> Result<Bytes> {
+    fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn finish(self) -> Result<Option<Bytes>> {
         self.writer.finish()?;
-        let mut last = Vec::from(self.piece.take());
+        let mut last = Vec::from(self.piece.take().unwrap_or_default());
         // A reader that does not find this line last knows that the rows were cut.
         if self.format == Format::Ndjson {
             let end = format!("{{\"$end\":{{\"rows\":{}}}}}\n", self.rows);
             last.extend_from_slice(end.as_bytes());
         }
-        Ok(last.into())
+        Ok(Some(last.into()).filter(|last: &Bytes| !last.is_empty()))
     }
 }
 
@@ -134,72 +134,38 @@ fn unfit(format: Format, error: Error) -> Error {
 pub(super) fn body(
     run: Run,
     encoder: Encoder,
-    head: Bytes,
+    head: Option<Bytes>,
     rest: Option<RecordBatch>,
     rows: Rows,
 ) -> Body {
-    let (pieces, mut taken) = mpsc::channel::<Result<Bytes, io::Error>>(PIECES_MAX);
-    let tasks = run.app.tasks.clone();
-    tasks.spawn(async move {
-        let rows = futures::stream::iter(rest.map(Ok)).chain(rows);
-        if let Err(error) = pump(&run, encoder, head, rows, &pieces).await {
-            tracing::info!(%error, statement_id = %run.record.id, "a result was cut short");
-            let aborted = io::Error::other(error.to_string());
-            run.fail(error);
-            // A client that has gone needs no error.
-            let _ = pieces.send(Err(aborted)).await;
-        }
-    });
-    Body::from_stream(futures::stream::poll_fn(move |context| {
-        taken.poll_recv(context)
-    }))
+    let pieces = deliver(run, encoder, head, rest, rows);
+    let aborted = |problem: Problem| io::Error::other(problem.error().to_string());
+    Body::from_stream(pieces.map(move |piece| piece.map_err(aborted)))
 }
 
-async fn pump(
-    run: &Run,
-    mut encoder: Encoder,
-    head: Bytes,
-    mut rows: impl Stream<Item = Result<RecordBatch>> + Unpin,
-    pieces: &mpsc::Sender<Result<Bytes, io::Error>>,
-) -> Result<()> {
-    let send = async |piece: Bytes| -> Result<()> {
-        if piece.is_empty() {
-            return Ok(());
-        }
-        tokio::select! {
-            () = run.record.cancel.cancelled() => Err(cancelled()),
-            sent = pieces.send(Ok(piece)) => sent.map_err(|_| gone()),
-        }
-    };
-    send(head).await?;
-    loop {
-        let next = tokio::select! {
-            () = run.record.cancel.cancelled() => return Err(cancelled()),
-            () = pieces.closed() => return Err(gone()),
-            next = rows.next() => next,
+/// The body of rows that are in memory, which are encoded as the client takes them.
+///
+/// # Errors
+/// Those of the first rows, as an answer of their own.
+pub(super) fn kept_body(mut encoder: Encoder, batches: &[RecordBatch]) -> Result<Body> {
+    let mut batches = Vec::from(batches).into_iter();
+    let (head, mut left) = encoder.begin(batches.next())?;
+    let mut encoder = Some(encoder);
+    let pieces = std::iter::from_fn(move || {
+        let piece = match (left.take().or_else(|| batches.next()), encoder.take()) {
+            (_, None) => return None,
+            (None, Some(encoder)) => encoder.finish(),
+            (Some(batch), Some(mut going)) => {
+                let (slice, rest) = cut(&batch);
+                left = rest;
+                let piece = going.write(slice);
+                encoder = piece.is_ok().then_some(going);
+                piece
+            }
         };
-        let Some(batch) = next else { break };
-        let batch = batch?;
-        for start in (0..batch.num_rows()).step_by(SLICE_ROWS) {
-            let length = SLICE_ROWS.min(batch.num_rows() - start);
-            send(encoder.write(batch.slice(start, length))?).await?;
-        }
-    }
-    let count = encoder.rows;
-    let last = encoder.finish()?;
-    let outcome = run.record.outcome();
-    run.record.note(Outcome {
-        rows: Some(count),
-        ..outcome
+        Some(piece.map_err(|error| error.to_string()))
     });
-    // Ended before the last bytes are gone: whoever has read them all finds it so.
-    run.succeed(None);
-    if !last.is_empty() {
-        let _ = pieces.send(Ok(last)).await;
-    }
-    Ok(())
-}
-
-fn gone() -> Error {
-    cancelled().with_detail("The client has gone.")
+    let pieces = head.map(|head| Ok(Some(head))).into_iter().chain(pieces);
+    let pieces = pieces.filter_map(|piece: Result<_, String>| piece.transpose());
+    Ok(Body::from_stream(futures::stream::iter(pieces)))
 }

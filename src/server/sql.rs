@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -19,7 +18,7 @@ use crate::server::problem::{Problem, answer as problem_answer};
 use crate::server::request::{
     Patience, Query, SqlRequest, idempotency_key, of_query, patience, read,
 };
-use crate::server::rows::{Encoder, body};
+use crate::server::rows::{Encoder, body, kept_body};
 use crate::server::run::{GetAllowed, Repetition, Run, check, check_rows};
 use crate::server::statements::{Record, StatementState, expired};
 
@@ -130,7 +129,7 @@ async fn run(
                 }
             });
             match tokio::time::timeout(wait, record.ended()).await {
-                Ok(()) => result_of(app, &record, output),
+                Ok(()) => result_of(&record, output),
                 Err(_) => Ok(later(&record)),
             }
         }
@@ -254,7 +253,7 @@ fn later(record: &Record) -> Response {
     response
 }
 
-fn result_of(app: &Arc<App>, record: &Arc<Record>, output: Output) -> Handled {
+fn result_of(record: &Record, output: Output) -> Handled {
     match record.state() {
         StatementState::Planned | StatementState::Running => return Ok(later(record)),
         StatementState::Failed | StatementState::Cancelled => {
@@ -268,14 +267,9 @@ fn result_of(app: &Arc<App>, record: &Arc<Record>, output: Output) -> Handled {
     let Some(kept) = record.kept() else {
         return Err(expired("the rows of the statement are not kept").into());
     };
-    let mut encoder = Encoder::try_new(&kept.schema, output, None)?;
-    let mut batches = kept.batches.iter().cloned();
-    let (head, rest) = encoder.begin(batches.next())?;
-    let rows: Vec<RecordBatch> = rest.into_iter().chain(batches).collect();
-    let rows = Box::pin(futures::stream::iter(rows.into_iter().map(Ok)));
-    let mut response = Response::new(Body::empty());
+    let encoder = Encoder::try_new(&kept.schema, output, None)?;
+    let mut response = Response::new(kept_body(encoder, &kept.batches)?);
     describe(response.headers_mut(), record, &record.id, output);
-    *response.body_mut() = app.kept_body(encoder, head, rows);
     Ok(response)
 }
 
@@ -308,7 +302,7 @@ pub(super) async fn result(
     let caller = caller(&app, &headers).await?;
     let output = output(&headers, &query_of(raw.as_deref(), KNOWN)?)?;
     let record = app.registry.get(&id, &caller.actor)?;
-    result_of(&app, &record, output)
+    result_of(&record, output)
 }
 
 /// `DELETE /v1/statements/{id}`: asks it to end. What has ended stays as it is.

@@ -16,5 +16,6 @@ mod reference;
 mod selections;
 mod server;
 mod slt;
+mod stalls;
 mod stops;
 mod tour;

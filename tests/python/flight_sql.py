@@ -23,6 +23,7 @@ import pandas
 import pyarrow
 import pyarrow.flight as flight
 from adbc_driver_flightsql import DatabaseOptions, StatementOptions
+from flight_messages import command
 
 URL = os.environ["SLUICEGATE_URL"]
 TOKEN = os.environ.get("SLUICEGATE_TOKEN")
@@ -196,24 +197,6 @@ def ingestion(connection):
 def options():
     headers = [(b"authorization", f"Bearer {TOKEN}".encode())] if TOKEN else []
     return flight.FlightCallOptions(headers=headers)
-
-
-def varint(number):
-    out = b""
-    while number > 127:
-        out += bytes([number & 127 | 128])
-        number >>= 7
-    return out + bytes([number])
-
-
-def field(number, content):
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def command(name, query):
-    """A command of Flight SQL as google.protobuf.Any, without generated code."""
-    kind = f"type.googleapis.com/arrow.flight.protocol.sql.{name}"
-    return field(1, kind.encode()) + field(2, field(1, query.encode()))
 
 
 @check

@@ -4,8 +4,10 @@ import socket
 import time
 import uuid
 
+import pyarrow.flight as flight
 import pytest
 from conftest import Server, until
+from flight_messages import command
 
 SOURCES = 2000
 SCHEDULE = "SELECT schedule_job('index', id) FROM things"
@@ -37,6 +39,13 @@ def still(server):
     """Whether no statement of the server runs."""
     listed = server.send("GET", "/v1/statements").json()["statements"]
     return all(one["state"] not in ("planned", "running") for one in listed)
+
+
+def cancel_all(server):
+    for one in server.send("GET", "/v1/statements").json()["statements"]:
+        if one["state"] == "running":
+            where = f"/v1/statements/{one['statement_id']}"
+            assert server.send("DELETE", where).status == 202
 
 
 def request(sql, key, length=None):
@@ -106,6 +115,31 @@ def test_a_cancelled_statement_leaves_nothing(things):
     # The key is free: nothing happened under it.
     assert things.sql(SCHEDULE, Idempotency_Key="cancelled").status == 200
     assert scheduled(things) == SOURCES
+
+
+# More than connections buffer.
+LONG = "SELECT value, repeat('x', 1000) FROM range(0, 10000000)"
+
+
+def test_a_client_that_reads_no_further_can_be_cancelled_over_http(things):
+    host, port = things.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(request(LONG, "long"))
+        assert connection.recv(1000)
+        cancel_all(things)
+        until(lambda: still(things))
+
+
+def test_a_client_that_reads_no_further_can_be_cancelled_over_flight(things):
+    client = flight.connect("grpc://" + things.host)
+    asked = flight.FlightDescriptor.for_command(command("CommandStatementQuery", LONG))
+    reader = client.do_get(client.get_flight_info(asked).endpoints[0].ticket)
+    assert reader.read_chunk().data.num_rows
+    cancel_all(things)
+    until(lambda: still(things))
+    with pytest.raises(flight.FlightError, match="SG4010"):
+        while True:
+            reader.read_chunk()
 
 
 def test_a_retry_after_the_server_was_killed_finds_the_first_outcome(things):

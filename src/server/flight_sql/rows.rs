@@ -14,12 +14,12 @@ use tonic::Status;
 
 use crate::error::{Error, Result};
 use crate::server::allowance::Allowance;
+use crate::server::delivery::{Encode, deliver};
 use crate::server::flight_sql::status::status;
 use crate::server::ipc::{Upload, Uploaded};
+use crate::server::problem::Problem;
 use crate::server::request::Intake;
-use crate::server::rows::SLICE_ROWS;
-use crate::server::run::{Rows, Run, cancelled, check_rows};
-use crate::server::statements::Outcome;
+use crate::server::run::{Rows, Run, check_rows};
 
 /// Messages on their way.
 pub(super) type Messages = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send>>;
@@ -52,49 +52,36 @@ pub(super) fn whole(batch: RecordBatch) -> Messages {
     messages(batch.schema(), futures::stream::iter([Ok(batch)]))
 }
 
-/// The rows of a statement. A batch is read when the client has taken the one before; a client
-/// that goes away drops the statement.
+/// Rows are sent as they are; here they are counted.
+struct Counted {
+    rows: u64,
+    rows_max: Option<u64>,
+}
+
+impl Encode for Counted {
+    type Piece = RecordBatch;
+
+    fn write(&mut self, batch: RecordBatch) -> Result<Option<RecordBatch>> {
+        self.rows += batch.num_rows() as u64;
+        check_rows(self.rows, self.rows_max)?;
+        Ok(Some(batch))
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn finish(self) -> Result<Option<RecordBatch>> {
+        Ok(None)
+    }
+}
+
+/// The rows of a statement.
 pub(super) fn of_run(run: Run, schema: SchemaRef, rows: Rows, rows_max: Option<u64>) -> Messages {
-    let batches = futures::stream::unfold(Some((run, rows, 0)), move |state| async move {
-        let (run, mut rows, count) = state?;
-        let next = tokio::select! {
-            () = run.record.cancel.cancelled() => Err(cancelled()),
-            next = rows.next() => next.transpose(),
-        };
-        let next = next.and_then(|batch| {
-            let all = count + batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
-            check_rows(all, rows_max).map(|()| (batch, all))
-        });
-        match next {
-            Ok((Some(batch), all)) => Some((Ok(batch), Some((run, rows, all)))),
-            Ok((None, all)) => {
-                let outcome = run.record.outcome();
-                run.record.note(Outcome {
-                    rows: Some(all),
-                    ..outcome
-                });
-                run.succeed(None);
-                None
-            }
-            Err(error) => {
-                tracing::info!(%error, statement_id = %run.record.id, "a result was cut short");
-                let status = status(run.fail(error));
-                Some((Err(FlightError::Tonic(Box::new(status))), None))
-            }
-        }
-    });
-    // The rows of an effect may come as one batch of a million.
-    let slices = batches.flat_map(|batch| {
-        let slices: Vec<Result<RecordBatch, FlightError>> = match batch {
-            Ok(batch) => (0..batch.num_rows())
-                .step_by(SLICE_ROWS)
-                .map(|at| Ok(batch.slice(at, SLICE_ROWS.min(batch.num_rows() - at))))
-                .collect(),
-            Err(error) => vec![Err(error)],
-        };
-        futures::stream::iter(slices)
-    });
-    messages(schema, slices)
+    let counted = Counted { rows: 0, rows_max };
+    let slices = deliver(run, counted, None, None, rows);
+    let failed = |problem: Problem| FlightError::Tonic(Box::new(status(problem)));
+    messages(schema, slices.map(move |slice| slice.map_err(failed)))
 }
 
 /// Reads the rows that a client sends.
