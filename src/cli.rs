@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::engine::{Access, Engine, EngineOptions};
+use crate::engine::{Access, Engine, EngineOptions, WorkingFolder};
 use crate::error::{Code, Error, Result};
 use crate::format::Format;
 use crate::repl::connection::Connection;
@@ -70,7 +70,8 @@ struct StoreArgs {
     #[arg(long, global = true)]
     read_only: bool,
 
-    /// A folder that statements may read and write files in; may be given several times
+    /// A folder that statements may read and write files in, beside the store and, except for
+    /// serve, the working folder; may be given several times
     #[arg(long, global = true, value_name = "PATH")]
     allow_root: Vec<PathBuf>,
 }
@@ -273,7 +274,13 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Some(Task::Explain { code }) => explain(code.as_deref()),
         Some(Task::Reference) => tasks::reference().await.map(|()| ExitCode::SUCCESS),
         Some(Task::Work(args)) => tasks::work(&open(&store).await?, args).await,
-        Some(Task::Serve(args)) => serve::serve(&open(&store).await?, &actor(&store), args).await,
+        Some(Task::Serve(args)) => {
+            let options = EngineOptions {
+                working_folder: WorkingFolder::Closed,
+                ..options(&store, store_url(&store), store.allow_root.clone())
+            };
+            serve::serve(&Engine::open(options).await?, &actor(&store), args).await
+        }
         Some(Task::Token(task)) => {
             if store.read_only {
                 return Err(Error::new(
@@ -294,20 +301,19 @@ fn store_url(args: &StoreArgs) -> &str {
 }
 
 async fn open(args: &StoreArgs) -> Result<Engine> {
-    open_url(args, store_url(args), args.allow_root.clone()).await
+    Engine::open(options(args, store_url(args), args.allow_root.clone())).await
 }
 
-async fn open_url(args: &StoreArgs, url: &str, roots: Vec<PathBuf>) -> Result<Engine> {
-    Engine::open(EngineOptions {
-        store: url.to_owned(),
+fn options(args: &StoreArgs, url: &str, roots: Vec<PathBuf>) -> EngineOptions {
+    EngineOptions {
         access: if args.read_only {
             Access::ReadOnly
         } else {
             Access::ReadWrite
         },
         roots,
-    })
-    .await
+        ..EngineOptions::new(url)
+    }
 }
 
 fn actor(args: &StoreArgs) -> String {

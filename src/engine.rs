@@ -21,6 +21,7 @@ use crate::time::Clock;
 use crate::worker::run_jobs::RunJobs;
 use crate::worker::{WorkOptions, Worked, work};
 
+pub use crate::functions::files::WorkingFolder;
 pub use crate::session::Access;
 
 /// What to open and how.
@@ -30,17 +31,21 @@ pub struct EngineOptions {
     pub store: String,
     /// Whether sessions may change the store.
     pub access: Access,
-    /// Folders, beside the store and the working folder, in which statements may read and write.
+    /// Folders, beside the store and an open working folder, in which statements may read and
+    /// write.
     pub roots: Vec<PathBuf>,
+    /// What statements may do in the working folder.
+    pub working_folder: WorkingFolder,
 }
 
 impl EngineOptions {
-    /// A store that may be changed, with no further folders.
+    /// A store that may be changed, with the working folder and no further ones.
     pub fn new(store: impl Into<String>) -> Self {
         Self {
             store: store.into(),
             access: Access::ReadWrite,
             roots: Vec::new(),
+            working_folder: WorkingFolder::Open,
         }
     }
 }
@@ -78,7 +83,12 @@ impl Engine {
         };
         let store = Store::open(&options.store, &how).await?;
         let folder = std::env::current_dir().ok();
-        let roots = Roots::new(store.url().as_str(), folder.as_deref(), &options.roots)?;
+        let roots = Roots::new(
+            store.url().as_str(),
+            folder.as_deref(),
+            options.working_folder,
+            &options.roots,
+        )?;
         let duty = match options.access {
             Access::ReadWrite | Access::Operator | Access::Worker => Duty::Takes,
             Access::ReadOnly => Duty::Leaves,

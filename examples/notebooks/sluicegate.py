@@ -379,8 +379,8 @@ class Client:
         why = getattr(broken, "reason", None) or broken or type(broken).__name__
         return (
             f"no answer from {self.url}: {why}. Is the server there? sluicegate --store "
-            "sluicegate-demo/store serve --workers 2 starts one. Where this was a change, run the "
-            "same cell again: it happens once."
+            "sluicegate-demo/store --allow-root sluicegate-demo serve --workers 2 starts one. "
+            "Where this was a change, run the same cell again: it happens once."
         )
 
 

@@ -178,7 +178,13 @@ pub(super) async fn demo(store: &StoreArgs, args: DemoArgs) -> Result<ExitCode> 
         .unwrap_or_else(|| folder.join("store").display().to_string());
     let mut roots = store.allow_root.clone();
     roots.extend(args.notices.clone());
-    let engine = super::open_url(store, &url, roots).await?;
+    let engine = Engine::open(super::options(store, &url, roots)).await?;
+    let documents = args
+        .notices
+        .as_ref()
+        .unwrap_or(&folder)
+        .display()
+        .to_string();
     let setting = Setting {
         folder: std::path::absolute(&folder).unwrap_or(folder),
         notices: args
@@ -188,6 +194,7 @@ pub(super) async fn demo(store: &StoreArgs, args: DemoArgs) -> Result<ExitCode> 
             .count
             .map_or(COUNT, |count| usize::try_from(count.get()).unwrap_or(COUNT)),
         store_option: format!("--store {}", shell_words::quote(&url)),
+        root_option: format!("--allow-root {}", shell_words::quote(&documents)),
     };
     let told = tell(&engine, &setting).await;
     engine.close().await;

@@ -47,6 +47,8 @@ pub struct Setting {
     pub count: usize,
     /// What the user types to reach the store, such as `--store ./sluicegate-demo/store`.
     pub store_option: String,
+    /// The same to read the documents through a server.
+    pub root_option: String,
 }
 
 /// Tells the whole story.
@@ -345,7 +347,10 @@ impl Story<'_> {
             format!("sluicegate {option} -c 'SELECT * FROM jobs LIMIT 5' --format expanded"),
             format!("sluicegate {option} -c 'SELECT * FROM events ORDER BY version DESC LIMIT 20'"),
             format!("sluicegate {option} check                # every rule, every file"),
-            format!("sluicegate {option} serve --workers 2    # for examples/notebooks"),
+            format!(
+                "sluicegate {option} {} serve --workers 2",
+                setting.root_option
+            ),
         ] {
             say(&format!("  {line}"));
         }

@@ -1,9 +1,9 @@
 //! Which files a statement may touch.
 //!
 //! Whoever may write SQL must not be able to read the whole machine, nor to damage the store.
-//! Statements read below the *roots*: the store, the working folder, and what was allowed when
-//! the program was started. They write below the roots too, except where the store keeps its own
-//! files.
+//! Statements read below the *roots*: the store, what was allowed when the program was started,
+//! and, where it is [`WorkingFolder::Open`], the working folder. They write below the roots too,
+//! except where the store keeps its own files.
 //!
 //! A path is judged after `..` and symbolic links were resolved, never by its text. A link that
 //! is changed between the judgement and the use is not caught: whoever can make links below a
@@ -41,6 +41,15 @@ pub enum Place {
     Store(String),
 }
 
+/// What statements may do in the folder that relative paths begin at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkingFolder {
+    /// It is a root: who sends the statements has chosen it.
+    Open,
+    /// It is not, for it belongs to whoever started a server, with keys and scripts in it.
+    Closed,
+}
+
 /// The folders below which statements may read and write.
 #[derive(Debug, Clone)]
 pub struct Roots {
@@ -57,12 +66,18 @@ impl Roots {
     /// The roots of a process.
     ///
     /// # Arguments
-    /// `store`: the store's URL; `working`: the folder that relative paths begin at, which is a
-    /// root unless it is the root of the file system; `allowed`: further folders.
+    /// `store`: the store's URL; `working`: the folder that relative paths begin at; `kind`: what
+    /// it is to statements, where it is not the root of the file system, which is never a root by
+    /// chance; `allowed`: further folders.
     ///
     /// # Errors
     /// `SG6002 file-unreadable`: an allowed folder does not exist.
-    pub fn new(store: &str, working: Option<&Path>, allowed: &[PathBuf]) -> Result<Self> {
+    pub fn new(
+        store: &str,
+        working: Option<&Path>,
+        kind: WorkingFolder,
+        allowed: &[PathBuf],
+    ) -> Result<Self> {
         let folder = match Url::parse(store) {
             Ok(url) if url.scheme() == "file" => url.to_file_path().ok(),
             Ok(_) => None,
@@ -76,7 +91,8 @@ impl Roots {
         let store = folder.map(|folder| folder.canonicalize().unwrap_or(folder));
         let working = working.and_then(|folder| folder.canonicalize().ok());
         // A service started in `/` must not open the whole machine.
-        let implied = working.iter().filter(|folder| folder.parent().is_some());
+        let open = |folder: &&PathBuf| kind == WorkingFolder::Open && folder.parent().is_some();
+        let implied = working.iter().filter(open);
         let mut folders: Vec<PathBuf> = store.iter().chain(implied).cloned().collect();
         for folder in allowed {
             let whole = working
@@ -340,7 +356,7 @@ mod tests {
             symlink(at("work/a b"), at("work/in")).unwrap();
             symlink(at("secret/none"), at("work/dangling")).unwrap();
             let store = format!("file://{}/", at("store").display());
-            let roots = Roots::new(&store, Some(&at("work")), &[]).unwrap();
+            let roots = Roots::new(&store, Some(&at("work")), WorkingFolder::Open, &[]).unwrap();
             Self { top, roots }
         }
 
@@ -410,26 +426,59 @@ mod tests {
         let folders = Folders::new();
         let top = folders.top.path();
         let work = top.join("work");
-        let roots = Roots::new("memory://x", Some(&work), &["../secret".into()]).unwrap();
+        let roots = Roots::new(
+            "memory://x",
+            Some(&work),
+            WorkingFolder::Open,
+            &["../secret".into()],
+        )
+        .unwrap();
         assert!(roots.resolve("out/f").is_ok());
-        let error = Roots::new("memory://x", Some(&work), &["none".into()]).unwrap_err();
+        let error = Roots::new(
+            "memory://x",
+            Some(&work),
+            WorkingFolder::Open,
+            &["none".into()],
+        )
+        .unwrap_err();
         assert_eq!(error.code(), Code::FileUnreadable);
     }
 
     #[test]
+    fn a_closed_working_folder_only_says_where_paths_begin() {
+        let folders = Folders::new();
+        let work = folders.top.path().join("work");
+        let closed = |allowed: &[PathBuf]| {
+            Roots::new("memory://x", Some(&work), WorkingFolder::Closed, allowed).unwrap()
+        };
+        let refused = closed(&[]).resolve("f.xml").unwrap_err();
+        assert_eq!(refused.code(), Code::OutsideRoots);
+        let named = closed(&["a b".into()]);
+        assert!(named.resolve("a b/g.xml").is_ok() && named.resolve("f.xml").is_err());
+        assert!(closed(&[".".into()]).resolve("f.xml").is_ok());
+    }
+
+    #[test]
     fn the_root_of_the_file_system_is_no_root_by_chance() {
-        let roots = Roots::new("memory://x", Some(Path::new("/")), &[]).unwrap();
+        let roots =
+            Roots::new("memory://x", Some(Path::new("/")), WorkingFolder::Open, &[]).unwrap();
         assert_eq!(
             roots.resolve("etc/passwd").unwrap_err().code(),
             Code::OutsideRoots
         );
-        let roots = Roots::new("memory://x", Some(Path::new("/")), &["/".into()]).unwrap();
+        let roots = Roots::new(
+            "memory://x",
+            Some(Path::new("/")),
+            WorkingFolder::Open,
+            &["/".into()],
+        )
+        .unwrap();
         assert!(roots.resolve("etc/passwd").is_ok());
     }
 
     #[test]
     fn remote_stores_are_roots_below_their_url() {
-        let roots = Roots::new("s3://bucket/store", None, &[]).unwrap();
+        let roots = Roots::new("s3://bucket/store", None, WorkingFolder::Open, &[]).unwrap();
         let place = |uri: &str| roots.resolve(uri).map_err(|error| error.code());
         assert_eq!(
             place("s3://bucket/store/in/a.xml"),

@@ -345,8 +345,8 @@ fn documentation(reading: Reading) -> Documentation {
         .with_argument(
             "uri",
             "A path, absolute or from the working folder; file:///path; or a URL below that of a \
-             remote store. It must be in the store, the working folder, or a folder that was \
-             allowed with --allow-root.",
+             remote store. It must be in the store, in a folder that was allowed with \
+             --allow-root, or, except at a server, in the working folder.",
         )
         .build()
 }

@@ -115,7 +115,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::engine::{Access, Engine, EngineOptions};
+    use crate::engine::{Engine, EngineOptions};
     use crate::format::Format;
     use crate::repl::output::Output;
     use crate::repl::statement::Confirm;
@@ -139,12 +139,8 @@ mod tests {
         on_error: OnError,
         confirm: Option<Confirm>,
     ) -> (ScriptEnd, String, String) {
-        let options = EngineOptions {
-            store: "memory://".into(),
-            access: Access::ReadWrite,
-            roots: Vec::new(),
-        };
-        let session = Engine::open(options).await.unwrap().session("test");
+        let engine = Engine::open(EngineOptions::new("memory://")).await;
+        let session = engine.unwrap().session("test");
         let (data, notes) = (Arc::default(), Arc::default());
         let mut runner = Runner::new(session, Format::Csv, confirm)
             .with_notes(Box::new(Notes(Arc::clone(&notes))));

@@ -4,7 +4,7 @@ use std::fs;
 
 use datafusion::arrow::util::display::array_value_to_string;
 use sluicegate::config::Limits;
-use sluicegate::engine::{Access, Engine, EngineOptions};
+use sluicegate::engine::{Engine, EngineOptions};
 use sluicegate::error::{Code, Error};
 use sluicegate::ledger::store::{Store, StoreOptions};
 use sluicegate::session::Session;
@@ -38,9 +38,8 @@ impl Place {
             fs::write(path, bytes).unwrap();
         }
         let options = EngineOptions {
-            store: store.to_owned(),
-            access: Access::ReadWrite,
             roots: vec![folder.path().join("in")],
+            ..EngineOptions::new(store)
         };
         let limits = Limits {
             file_bytes_max: 1000,

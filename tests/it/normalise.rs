@@ -11,7 +11,7 @@ use datafusion::arrow::json::LineDelimitedWriter;
 use serde_json::{Map, Value};
 use sluicegate::config::Limits;
 use sluicegate::demo::setup::setup_statements;
-use sluicegate::engine::{Access, Engine, EngineOptions};
+use sluicegate::engine::{Engine, EngineOptions};
 use sluicegate::time::Clock;
 
 type Row = Map<String, Value>;
@@ -44,9 +44,8 @@ fn notices() -> Option<PathBuf> {
 
 async fn engine(roots: Vec<PathBuf>) -> Engine {
     let options = EngineOptions {
-        store: "memory://".to_owned(),
-        access: Access::ReadWrite,
         roots,
+        ..EngineOptions::new("memory://")
     };
     let engine = Engine::open_with(options, Clock::System, Limits::default());
     let engine = engine.await.unwrap();

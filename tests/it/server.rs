@@ -405,8 +405,9 @@ async fn errors_are_problems_with_their_status() {
 #[tokio::test]
 async fn limits_and_folders_are_not_for_clients() {
     let (folder, store) = folder();
-    std::fs::write(folder.path().join("inside.txt"), "ours").unwrap();
-    let server = Server::start(&store);
+    std::fs::create_dir(folder.path().join("docs")).unwrap();
+    std::fs::write(folder.path().join("docs/inside.txt"), "ours").unwrap();
+    let server = Server::start_with(&store, &["--allow-root", "docs"]);
     let limit = "SET datafusion.runtime.memory_limit = '100G'";
     server
         .post(limit, &[])
@@ -417,13 +418,14 @@ async fn limits_and_folders_are_not_for_clients() {
         .post(setting, &[])
         .await
         .fails(400, Code::Unsupported);
-    let inside = server.value("SELECT read_text('inside.txt')").await;
+    let inside = server.value("SELECT read_text('docs/inside.txt')").await;
     assert_eq!(inside, "ours");
     for path in [
         "/etc/passwd",
         "../../etc/passwd",
         "file:///etc/passwd",
-        "inside.txt/../../x",
+        "docs/inside.txt/../../x",
+        "beside.txt",
     ] {
         let sql = "SELECT read_text($1)";
         let answer = server

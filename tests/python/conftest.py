@@ -67,10 +67,10 @@ class Server:
     """A server on a port of its own."""
 
     def __init__(self, store, folder, *arguments):
-        self.store, self.folder = store, folder
+        self.store, self.folder, self.arguments = store, folder, list(arguments)
         self.process = subprocess.Popen(
             [BINARY, "--store", store, "--actor", "ann", "serve", "--bind", "127.0.0.1:0"]
-            + list(arguments),
+            + self.arguments,
             cwd=folder,
             stderr=subprocess.PIPE,
             text=True,
@@ -133,7 +133,8 @@ def restarted(server):
     """The same server, which was killed, again at its address."""
     again = copy.copy(server)
     again.process = subprocess.Popen(
-        [BINARY, "--store", server.store, "--actor", "ann", "serve", "--bind", server.host],
+        [BINARY, "--store", server.store, "--actor", "ann", "serve", "--bind", server.host]
+        + server.arguments,
         cwd=server.folder,
         stderr=subprocess.DEVNULL,
     )
@@ -168,7 +169,9 @@ def demo(tmp_path_factory):
     """A server with two workers over the store of the demonstrator."""
     folder = tmp_path_factory.mktemp("demo")
     run("demo", "--count", NOTICES, folder=folder)
-    started = Server("sluicegate-demo/store", folder, "--workers", "2")
+    started = Server(
+        "sluicegate-demo/store", folder, "--workers", "2", "--allow-root", "sluicegate-demo"
+    )
     yield started
     started.stop()
     run("--store", "sluicegate-demo/store", "check", folder=folder)

@@ -22,7 +22,9 @@ def gate(tmp_path_factory):
     """A server with workers over a store of the demonstrator that only notebooks change."""
     folder = tmp_path_factory.mktemp("notebooks")
     run("demo", "--count", NOTICES, folder=folder)
-    started = Server("sluicegate-demo/store", folder, "--workers", "2")
+    started = Server(
+        "sluicegate-demo/store", folder, "--workers", "2", "--allow-root", "sluicegate-demo"
+    )
     yield sluicegate.connect(started.url)
     started.stop()
     run("--store", "sluicegate-demo/store", "check", folder=folder)

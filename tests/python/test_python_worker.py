@@ -33,7 +33,7 @@ publish.run()
 class Bench:
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
-        self.server = Server("store", folder)
+        self.server = Server("store", folder, "--allow-root", ".")
         self.rows = self.server.rows
         self.environment = {
             **os.environ,

@@ -17,11 +17,14 @@ def guarded(tmp_path_factory):
     top = tmp_path_factory.mktemp("guarded")
     folder = top / "work"
     folder.mkdir()
+    documents = folder / "docs"
+    documents.mkdir()
     (top / "secret.txt").write_text("secret")
-    (folder / "open.txt").write_text("open")
-    os.symlink(top / "secret.txt", folder / "link.txt")
-    os.symlink(top, folder / "linked")
-    server = Server("store", folder)
+    (folder / "server.key").write_text("secret")
+    (documents / "open.txt").write_text("open")
+    os.symlink(top / "secret.txt", documents / "link.txt")
+    os.symlink(top, documents / "linked")
+    server = Server("store", folder, "--allow-root", "docs")
     server.rows("CREATE TABLE things (id TEXT, PRIMARY KEY (id))")
     server.rows("INSERT INTO things VALUES ('a')")
     server.rows(
@@ -70,7 +73,7 @@ def test_a_revoked_token_is_refused_at_once(guarded):
         ("reader", EFFECT, 403),
         ("reader", CLAIM, 403),
         ("reader", INSERT, 403),
-        ("reader", "COPY (SELECT 1) TO 'reader.csv'", 403),
+        ("reader", "COPY (SELECT 1) TO 'docs/reader.csv'", 403),
         ("worker", CLAIM, 200),
         ("worker", EFFECT, 403),
         ("worker", INSERT, 403),
@@ -78,7 +81,7 @@ def test_a_revoked_token_is_refused_at_once(guarded):
         ("operator", "DELETE FROM things WHERE id = 'nobody'", 200),
         ("operator", CREATE, 403),
         ("operator", "DROP TRANSFORM index", 403),
-        ("operator", "CREATE EXTERNAL TABLE e STORED AS CSV LOCATION 'open.txt'", 403),
+        ("operator", "CREATE EXTERNAL TABLE e STORED AS CSV LOCATION 'docs/open.txt'", 403),
         ("admin", CREATE, 200),
     ],
 )
@@ -106,8 +109,11 @@ def test_no_path_leads_out_of_the_allowed_folders(guarded, role):
         f"file://localhost{secret}",
         "../secret.txt",
         "./../secret.txt",
-        "linked/secret.txt",
-        "link.txt",
+        "docs/linked/secret.txt",
+        "docs/link.txt",
+        "server.key",
+        f"{secret.parent}/work/server.key",
+        "docs/../server.key",
         "store/../../secret.txt",
         "%2e%2e/secret.txt",
         "file:..%2fsecret.txt",
@@ -126,7 +132,7 @@ def test_no_path_leads_out_of_the_allowed_folders(guarded, role):
             found = answer.status == 200 and answer.json()
             assert not found and answer.status in (200, 400, 403, 404), (sql, answer.body)
             assert b"root:" not in answer.body and b'"secret"' not in answer.body
-    for path in ["../*", "/etc/*", f"{secret.parent}/*", "linked/*", "../**"]:
+    for path in ["../*", "/etc/*", f"{secret.parent}/*", "docs/linked/*", "../**", "*.key"]:
         answer = guarded.sql(f"SELECT uri FROM list_files('{path}')", Authorization=authorization)
         found = answer.status == 200 and answer.json()
         assert not found and answer.status in (200, 403), (path, answer.body)
@@ -140,9 +146,11 @@ def test_copy_writes_nowhere_else(guarded, role):
         "../out.csv",
         f"{top}/out.csv",
         f"file://{top}/out.csv",
-        "linked/out.csv",
+        "docs/linked/out.csv",
         "store/../../out.csv",
-        "link.txt",
+        "docs/link.txt",
+        "server.key",
+        "docs/../script.py",
         "/tmp/sluicegate-must-not-be-here.csv",
     ]:
         answer = guarded.sql(
@@ -155,7 +163,7 @@ def test_copy_writes_nowhere_else(guarded, role):
 
 def test_what_is_in_the_folder_can_be_read(guarded):
     authorization = guarded.tokens["reader"]
-    assert guarded.rows("SELECT read_text('open.txt')", Authorization=authorization) == [("open",)]
+    assert guarded.rows("SELECT read_text('docs/open.txt')", Authorization=authorization) == [("open",)]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class Bench:
         self.home, self.away = top / "home", top / "away"
         self.home.mkdir()
         self.away.mkdir()
-        self.server = Server("store", self.home)
+        self.server = Server("store", self.home, "--allow-root", ".")
         self.rows = self.server.rows
         self.environment = {
             name: value for name, value in os.environ.items() if name != "SLUICEGATE_TOKEN"

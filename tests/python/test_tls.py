@@ -43,7 +43,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")
     certificate(folder, "own")
     certificate(folder, "other")
-    server = serve(folder, "--tls-cert", "own.pem", "--tls-key", "own.key")
+    server = serve(folder, "--tls-cert", "own.pem", "--tls-key", "own.key", "--allow-root", ".")
     line = server.stderr.readline()
     url = next(word for word in line.split() if word.startswith("https://")).rstrip(";")
     yield folder, url
