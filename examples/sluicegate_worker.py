@@ -25,6 +25,7 @@ changes nothing. Reports have idempotency keys, so one whose answer was lost is 
 counts once. On SIGTERM and SIGINT the sources at hand are finished and the others handed back.
 """
 
+import http.client
 import json
 import os
 import signal
@@ -122,7 +123,7 @@ class Server:
                     return answer.read()
             except urllib.error.HTTPError as error:
                 problem = _problem(error)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 problem = Error(f"{self.url} does not answer: {error}", retryable=True)
             if not problem.retryable or left == 0:
                 raise problem
@@ -141,8 +142,8 @@ def _token():
 
 def _problem(error):
     """The error that an answer tells of."""
-    text = error.read()
     try:
+        text = error.read()
         problem = json.loads(text)
         return Error(
             problem["detail"],
@@ -150,7 +151,7 @@ def _problem(error):
             bool(problem.get("retryable")),
             problem.get("hint"),
         )
-    except (ValueError, KeyError, TypeError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return Error(f"the server answers {error.code}", retryable=error.code >= 500)
 
 
@@ -334,7 +335,7 @@ class Worker:
                 )
                 beats = {row["job"]: row["beat"] for row in rows}
                 answered = asked
-            except Error as error:
+            except Exception as error:  # Without this thread every lease would run out unseen.
                 print(f"heartbeats could not be sent: {error}", file=sys.stderr, flush=True)
                 # After a whole lease without an answer others may have the sources.
                 if time.monotonic() - answered < lease:

@@ -15,6 +15,7 @@ pub mod draft;
 pub mod event;
 pub mod frozen;
 pub mod jobs;
+pub mod kept;
 pub mod keys;
 pub mod locks;
 pub mod queue;

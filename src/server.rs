@@ -42,11 +42,11 @@
 //! Without any token in the store, the server listens on this machine only and takes every
 //! request for that of the user who started it, except those of web pages. As soon as there is a
 //! token, each request needs one; its role decides what is allowed, and its name is the actor of
-//! what it does. Made or revoked, a token counts at once.
+//! what it does. Made or revoked, a token counts at once, but for statements that run already.
 //!
 //! Invariants: everything goes through [`Session`](crate::session::Session); the number of
-//! statements, and the bytes of bodies and kept rows, are bounded by
-//! [`Limits`](crate::config::Limits). Called by `engine`.
+//! statements, the bytes of bodies and kept rows, and the time that a client may do nothing, are
+//! bounded by [`Limits`](crate::config::Limits). Called by `engine`.
 
 mod allowance;
 mod auth;
@@ -54,6 +54,7 @@ mod delivery;
 mod exact;
 mod flight;
 mod flight_sql;
+mod intake;
 mod ipc;
 mod jobs;
 mod metrics;
@@ -90,11 +91,12 @@ use tracing::field::Empty;
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::server::allowance::permits;
+use crate::server::auth::Caller;
+use crate::server::intake::{Intake, Waits};
 use crate::server::metrics::Metrics;
-use crate::server::request::Intake;
 use crate::server::statements::Registry;
-use crate::session::Access;
 use crate::session::core::Core;
+use crate::session::{Access, Session};
 use crate::telemetry::continue_trace;
 use crate::time::{Clock, Timestamp};
 
@@ -121,7 +123,7 @@ struct App {
     loopback: bool,
     registry: Registry,
     places: Arc<Semaphore>,
-    /// Bytes of the tables that came with requests.
+    /// Bytes of what came with requests.
     uploads: Arc<Semaphore>,
     metrics: Metrics,
     tasks: TaskTracker,
@@ -145,7 +147,15 @@ impl App {
             upload_bytes_max: limits.server_upload_bytes_max,
             rows_max: limits.effect_rows_max,
             pool: &self.uploads,
+            waits: Waits {
+                piece_max: limits.server_stall_max,
+                whole_max: limits.statement_timeout,
+            },
         }
+    }
+
+    fn session(&self, caller: &Caller) -> Session {
+        Session::new(Arc::clone(&self.core), &caller.actor, caller.access)
     }
 }
 

@@ -56,7 +56,7 @@ use crate::model::state::State;
 use crate::session::bound_table::BoundTable;
 use crate::session::catalog::{Sight, state_over};
 use crate::session::core::Core;
-use crate::session::effect_node::action::EffectTarget;
+use crate::session::effect_node::action::{EffectTarget, check_effect_rows};
 use crate::session::effect_node::constant::constant_calls;
 use crate::session::effect_node::planning::{
     constant_action, explain_effects, plan_effects, plan_statement, procedure_arguments,
@@ -67,7 +67,7 @@ use crate::session::parameters::Parameters;
 use crate::session::progress::Watcher;
 use crate::session::sink::{Done, LedgerForecast, LedgerSink, StatementText};
 use crate::session::statement::{Parsed, Statement};
-use crate::session::write::plan_write;
+use crate::session::write::{WriteTarget, plan_write};
 use crate::tables::columns::ints;
 
 pub use describe::{Description, Prepared};
@@ -75,59 +75,7 @@ pub use gate::Access;
 pub use names::{FunctionKind, FunctionName, Names, TableName};
 pub use script::{ScriptStatement, split_statements};
 pub use sink::OutcomeCount;
-
-/// What a statement is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatementKind {
-    /// A query without effects.
-    Query,
-    /// A query with effects, or CALL.
-    Effect,
-    /// INSERT, REPLACE, UPDATE, DELETE.
-    Dml,
-    /// CREATE, DROP, CHECKPOINT.
-    Ddl,
-    /// EXPLAIN.
-    Explain,
-    /// PREVIEW.
-    Preview,
-    /// SET, SHOW, DESCRIBE, COPY.
-    Setting,
-}
-
-impl StatementKind {
-    /// Every kind.
-    pub const ALL: &[Self] = &[
-        Self::Query,
-        Self::Effect,
-        Self::Dml,
-        Self::Ddl,
-        Self::Explain,
-        Self::Preview,
-        Self::Setting,
-    ];
-
-    /// The name in headers and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Query => "query",
-            Self::Effect => "effect",
-            Self::Dml => "dml",
-            Self::Ddl => "ddl",
-            Self::Explain => "explain",
-            Self::Preview => "preview",
-            Self::Setting => "setting",
-        }
-    }
-
-    /// Whether a statement of this kind may change the store.
-    pub fn changes(self) -> bool {
-        match self {
-            Self::Effect | Self::Dml | Self::Ddl => true,
-            Self::Query | Self::Explain | Self::Preview | Self::Setting => false,
-        }
-    }
-}
+pub use statement::{StatementKind, kind_of};
 
 /// What comes with a statement beside its text.
 #[derive(Debug, Clone, Default)]
@@ -141,6 +89,9 @@ pub struct ExecuteOptions {
     pub idempotency_key: Option<Arc<str>>,
     /// How long it may run, where that is less than `Limits::statement_timeout`.
     pub timeout: Option<Duration>,
+    /// Rows that it may touch where it changes something, if that is less than
+    /// `Limits::effect_rows_max`.
+    pub rows_max: Option<usize>,
     /// Rows that came with it, as tables that no other statement sees.
     pub tables: Vec<BoundTable>,
 }
@@ -211,6 +162,7 @@ struct Task {
     text: StatementText,
     kind: StatementKind,
     limit: Duration,
+    rows_max: usize,
     tables: Arc<[BoundTable]>,
 }
 
@@ -219,6 +171,7 @@ struct Running {
     state: Arc<State>,
     text: StatementText,
     limit: Duration,
+    rows_max: usize,
     tables: Arc<[BoundTable]>,
     done: Arc<Mutex<Option<Done>>>,
 }
@@ -317,6 +270,14 @@ impl Session {
             .map_err(|_| timed_out(limit))?
     }
 
+    /// Whether this session may write rows, which a caller asks before it reads many.
+    ///
+    /// # Errors
+    /// `SG1007 read-only`, `SG4002 role-denied`.
+    pub fn check_insert(&self) -> Result<()> {
+        self.gate.check_insert()
+    }
+
     /// Parses a statement, binds what came with it, and asks the gate.
     fn task(&self, sql: &str, options: ExecuteOptions) -> Result<(Task, Statement)> {
         let Parsed {
@@ -342,11 +303,13 @@ impl Session {
             sql: text.into(),
             idempotency_key: key.map(|key| replay::key_of(&self.actor, &key)),
         };
-        let longest = self.ledger().limits().statement_timeout;
+        let limits = self.ledger().limits();
+        let (longest, most) = (limits.statement_timeout, limits.effect_rows_max);
         let task = Task {
             text,
             kind,
             limit: options.timeout.map_or(longest, |limit| limit.min(longest)),
+            rows_max: options.rows_max.map_or(most, |rows| rows.min(most)),
             tables: options.tables.into(),
         };
         Ok((task, statement))
@@ -381,6 +344,7 @@ impl Session {
             state,
             text: task.text.clone(),
             limit: task.limit,
+            rows_max: task.rows_max,
             tables: Arc::clone(&task.tables),
             done: Arc::default(),
         })
@@ -537,11 +501,12 @@ impl Session {
         let (query, items) = self.gate.rewrite_effects(query.clone())?;
         // Constants need no plan: acquiring a lock must cost one commit and nothing else.
         if let Some(calls) = constant_calls(&query, &items)? {
+            check_effect_rows(1, running.rows_max)?;
             let batch = run_constant(constant_action(&items, target)?, calls).await?;
             return self.rows(running, kind, batch);
         }
         let state = self.over(&running.state, &running.tables);
-        let rows_max = self.ledger().limits().effect_rows_max;
+        let rows_max = running.rows_max;
         let plan = plan_effects(&state, query, &items, target, rows_max).await?;
         self.whole(running, &state, &plan, kind).await
     }
@@ -569,10 +534,13 @@ impl Session {
             Statement::Insert { table, tree, .. }
             | Statement::Update { table, tree }
             | Statement::Delete { table, tree } => {
-                let ledger = self.ledger();
-                let text = running.text.clone();
-                let done = Arc::clone(&running.done);
-                return plan_write(state, &running.state, *tree, &table, ledger, text, done)
+                let target = WriteTarget {
+                    ledger: self.ledger().clone(),
+                    text: running.text.clone(),
+                    done: Arc::clone(&running.done),
+                    rows_max: running.rows_max,
+                };
+                return plan_write(state, &running.state, *tree, &table, target)
                     .await
                     .map(Some);
             }
@@ -582,7 +550,7 @@ impl Session {
         };
         let query = self.effect_query(statement)?;
         let (query, items) = self.gate.rewrite_effects(*query)?;
-        let rows_max = self.ledger().limits().effect_rows_max;
+        let rows_max = running.rows_max;
         plan_effects(state, query, &items, target, rows_max)
             .await
             .map(Some)
@@ -695,39 +663,14 @@ pub fn query_tree(query: Query) -> SyntaxTree {
     SyntaxTree::Statement(Box::new(statement))
 }
 
-/// What a statement is, before it is run.
-pub fn kind_of(statement: &Statement) -> StatementKind {
-    match statement {
-        Statement::Query(_) => StatementKind::Query,
-        Statement::Effect(_) | Statement::Call(_) => StatementKind::Effect,
-        Statement::Preview(_) => StatementKind::Preview,
-        Statement::Explain { .. } => StatementKind::Explain,
-        Statement::Insert { .. }
-        | Statement::Update { .. }
-        | Statement::Delete { .. }
-        | Statement::Truncate { .. } => StatementKind::Dml,
-        Statement::CreateTable { .. }
-        | Statement::CreateView { .. }
-        | Statement::CreateExternalTable { .. }
-        | Statement::CreateTransform(_)
-        | Statement::Drop { .. }
-        | Statement::Checkpoint => StatementKind::Ddl,
-        Statement::Set(_)
-        | Statement::Show(_)
-        | Statement::Describe(_)
-        | Statement::Copy(_)
-        | Statement::Prepare(_)
-        | Statement::Execute(_)
-        | Statement::Transaction(_)
-        | Statement::Other(_) => StatementKind::Setting,
-    }
-}
-
 /// Whether a statement watches its time itself, or is as long as the work that it was given, as
 /// a procedure that runs jobs is.
 fn bounds_itself(statement: &Statement) -> bool {
+    matches!(statement, Statement::Query(_)) || names_procedure(statement)
+}
+
+fn names_procedure(statement: &Statement) -> bool {
     match statement {
-        Statement::Query(_) => true,
         Statement::Call(function) => {
             EffectFunction::named(&parser::object_name(&function.name)).is_none()
         }

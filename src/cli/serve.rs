@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::log::note;
+use super::log::{complain, note};
 use super::tasks::{TEAR_WAIT, print, torn, until_told, worker_name};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
@@ -31,7 +32,8 @@ pub struct ServeArgs {
     )]
     bind: SocketAddr,
 
-    /// Serve HTTPS with this certificate chain in PEM, the server's own certificate first
+    /// Serve HTTPS with this certificate chain in PEM, the server's own certificate first; it is
+    /// read again on SIGHUP
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
 
@@ -104,6 +106,7 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
         (Some(certificate), Some(key)) => Some(Tls::load(certificate, key).await?),
         (None | Some(_), _) => None,
     };
+    let renewals = tls.clone();
     let scheme = if tls.is_some() { "https" } else { "http" };
     let listener = TcpListener::bind(args.bind).await.map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
@@ -140,12 +143,34 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
         let (served, worked) = tokio::join!(server, worker);
         served.and(worked)
     };
+    let both = async {
+        tokio::select! {
+            ended = both => ended,
+            never = renewed(renewals) => never,
+        }
+    };
     let Some(ended) = until_told(both, &asks).await? else {
         engine.close_within(TEAR_WAIT).await;
         return Ok(torn());
     };
     engine.close().await;
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Reads the certificate again whenever SIGHUP says so. It ends with an error only.
+async fn renewed(tls: Option<Tls>) -> Result<()> {
+    let Some(tls) = tls else {
+        return std::future::pending().await;
+    };
+    let mut asked = signal(SignalKind::hangup())
+        .map_err(|error| Error::bug("SIGHUP cannot be listened to").with_source(error))?;
+    while asked.recv().await.is_some() {
+        match tls.reload().await {
+            Ok(()) => note("the certificate was read again\n"),
+            Err(error) => complain(&error),
+        }
+    }
+    std::future::pending().await
 }
 
 /// Makes, lists or revokes tokens.

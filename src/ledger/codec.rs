@@ -28,7 +28,7 @@ use crate::model::state::State;
 
 /// The format of ledger files and checkpoints that this program writes. It grows when an older
 /// program could not read them correctly.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const FORMAT_KEY: &str = "sluicegate.format";
 

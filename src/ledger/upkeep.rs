@@ -376,6 +376,11 @@ impl Maintenance {
         Arc::clone(&published.unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Commits since the last checkpoint that this process knows of.
+    pub fn commits_since_checkpoint(&self) -> u64 {
+        self.progress().commits
+    }
+
     fn progress(&self) -> MutexGuard<'_, Progress> {
         let progress = self.inner.progress.lock();
         progress.unwrap_or_else(PoisonError::into_inner)

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use crate::id::{BatchId, JobId, RunId, Slot, TableId, Token, TransformId, Version};
 use crate::model::event::{AttemptRef, Event, ObjectKind, Origin, RowRef, SourceRef};
 use crate::model::jobs::{Batch, Job, JobState, Liveness, Worker};
+use crate::model::kept::{KeptStatement, digest_of};
 use crate::model::locks::{Lock, LockMode};
 use crate::model::rules::{self, Rule, Violation, require};
 use crate::model::scheduling::Scheduling;
 use crate::model::sources::{Presence, Run, Source, SourceTable, TableDef};
-use crate::model::state::{Dropped, KeptStatement, Object, State, Transform};
+use crate::model::state::{Dropped, Object, State, Transform};
 use crate::model::tokens::{AccessToken, Role, Validity};
 use crate::model::transform::{Permission, TransformDef, TransformVersion};
 use crate::time::Timestamp;
@@ -155,7 +156,10 @@ pub(in crate::model) fn advance(
         || format!("{} comes after {}", origin.at, state.at),
     )?;
     state.at = origin.at;
-    state.version = version;
+    if state.version != version {
+        state.version = version;
+        state.kept.expire(origin.at);
+    }
     Ok(())
 }
 
@@ -197,7 +201,7 @@ impl Step<'_, '_> {
         let Some(key) = key else { return };
         let kept = KeptStatement {
             statement_id: self.origin.statement_id.into(),
-            sql: sql.into(),
+            digest: digest_of(sql),
             summary: summary.into(),
             version: self.version,
             at: self.origin.at,
@@ -697,7 +701,7 @@ impl Step<'_, '_> {
         change: impl FnOnce(&mut Worker),
     ) -> Result<(), Violation> {
         let job = known(self.state.job(id), || format!("job {id}"))?;
-        let (lease, worker) = ((job.expires_at, id), job.worker);
+        let (lease, worker, began) = ((job.expires_at, id), job.worker, job.started_at);
         let (table, slot, transform) = (job.table, job.slot, job.transform);
         self.state.leases.remove(&lease);
         let table = self.table(table)?;
@@ -708,6 +712,12 @@ impl Step<'_, '_> {
         if let Some(transform) = self.state.transform_mut(transform) {
             transform.running = transform.running.saturating_sub(1);
         }
+        let took = self.origin.at.since(began).as_micros();
+        let ran = Arc::make_mut(&mut self.state.ran)
+            .entry(transform)
+            .or_default();
+        ran.attempts += 1;
+        ran.micros += u64::try_from(took).unwrap_or(u64::MAX);
         self.seen(worker, |worker| {
             worker.running = worker.running.saturating_sub(1);
             change(worker);

@@ -113,7 +113,7 @@ impl<'l> Draft<'l> {
         summary: &str,
     ) -> Result<()> {
         if let Some(key) = idempotency_key
-            && self.state.kept.contains_key(key)
+            && self.state.kept.get(key).is_some()
         {
             return Err(Error::new(
                 Code::KeyReused,

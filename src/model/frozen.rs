@@ -251,7 +251,7 @@ struct Rows {
     workers: Vec<crate::model::jobs::Worker>,
     locks: Vec<(Arc<str>, crate::model::locks::Lock)>,
     queues: Vec<(TransformId, crate::model::queue::QueueRange)>,
-    kept: Vec<(Arc<str>, crate::model::state::KeptStatement)>,
+    kept: Vec<(Arc<str>, crate::model::kept::KeptStatement)>,
 }
 
 impl Rows {
@@ -312,6 +312,7 @@ impl Rows {
             }
         }
         state.kept = self.kept.into_iter().collect();
+        state.kept.expire(state.at);
         Ok(())
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdSet;
 
 use crate::id::{BatchId, JobId, Slot, TableId, Token, TransformId, Version};
 use crate::model::chunked::Chunked;
 use crate::model::event::ObjectKind;
 use crate::model::jobs::{Batch, Job, Worker};
+use crate::model::kept::KeptStatements;
 use crate::model::keys::Key;
 use crate::model::locks::LockTable;
 use crate::model::queue::Queue;
@@ -67,19 +68,13 @@ pub struct Object {
     pub created_at: Timestamp,
 }
 
-/// The outcome of a statement that came with an idempotency key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptStatement {
-    /// The statement.
-    pub statement_id: Arc<str>,
-    /// Its text.
-    pub sql: Arc<str>,
-    /// What it did, as JSON.
-    pub summary: Arc<str>,
-    /// The commit.
-    pub version: Version,
-    /// When.
-    pub at: Timestamp,
+/// What a transform's attempts have taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// Attempts that ended, however.
+    pub attempts: u64,
+    /// Their time in microseconds.
+    pub micros: u64,
 }
 
 /// Everything that is true at one version. Immutable once it is published; clones are cheap.
@@ -120,9 +115,12 @@ pub struct State {
     /// The leases of running jobs, by their end.
     pub leases: OrdSet<(Timestamp, JobId)>,
     /// Statements that came with an idempotency key.
-    pub kept: OrdMap<Arc<str>, KeptStatement>,
+    pub kept: KeptStatements,
     /// Access tokens by name, revoked ones among them.
     pub tokens: Arc<BTreeMap<Arc<str>, AccessToken>>,
+    /// What attempts took since the checkpoint that this process began with. A counter for
+    /// operators: nothing is decided from it, and no checkpoint has it.
+    pub ran: Arc<BTreeMap<TransformId, Ran>>,
 }
 
 impl State {

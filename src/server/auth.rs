@@ -1,6 +1,7 @@
 //! Who asks: the bearer of a token, or whoever reaches a server that listens on this machine only.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
 
@@ -11,6 +12,9 @@ use crate::server::request::read_only;
 use crate::server::tickets::TicketKey;
 use crate::session::{Access, tokens};
 
+/// How long a judgement counts. Chosen: longer than a short body takes, and a glance for people.
+const JUDGED_FOR: Duration = Duration::from_secs(1);
+
 /// Who asks, and what they may do.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
@@ -18,6 +22,7 @@ pub(super) struct Caller {
     pub access: Access,
     /// What seals the caller's tickets.
     pub tickets: TicketKey,
+    judged_at: Instant,
 }
 
 impl Caller {
@@ -30,6 +35,18 @@ impl Caller {
     pub(super) fn reading(mut self) -> Self {
         self.access = Access::ReadOnly;
         self
+    }
+
+    /// The same caller, judged once more where that was long ago: while a body came, the token may
+    /// have been revoked.
+    ///
+    /// # Errors
+    /// Those of [`caller`].
+    pub(super) async fn again(self, app: &App, headers: &HeaderMap) -> Result<Self> {
+        match self.judged_at.elapsed() < JUDGED_FOR {
+            true => Ok(self),
+            false => caller(app, headers).await,
+        }
     }
 
     /// The same caller with no more rights than the request asks for.
@@ -50,7 +67,12 @@ impl Caller {
 /// `SG4001 unauthenticated`, `SG4002 role-denied` for a web page that reaches for a server without
 /// tokens; those of the store.
 pub(super) async fn caller(app: &App, headers: &HeaderMap) -> Result<Caller> {
-    let state = app.core.ledger.snapshot().await?;
+    let seen = app.core.ledger.seen();
+    // Who brings nothing costs the store nothing: what once had a token needs one for ever.
+    let state = match headers.contains_key(header::AUTHORIZATION) || seen.tokens.is_empty() {
+        true => app.core.ledger.snapshot().await?,
+        false => seen,
+    };
     let caller = judge(app, &state, headers)?;
     // Of the request's span, see `server::log`.
     tracing::Span::current().record("actor", &*caller.actor);
@@ -65,6 +87,7 @@ fn judge(app: &App, state: &State, headers: &HeaderMap) -> Result<Caller> {
                 actor: Arc::clone(&app.options.actor),
                 access: app.options.access,
                 tickets: TicketKey::of(app.core.public_url.as_bytes()),
+                judged_at: Instant::now(),
             });
         }
         return Err(unauthenticated("the request carries no token"));
@@ -79,6 +102,7 @@ fn judge(app: &App, state: &State, headers: &HeaderMap) -> Result<Caller> {
     Ok(Caller {
         actor: Arc::clone(name),
         tickets: TicketKey::of(token.as_bytes()),
+        judged_at: Instant::now(),
         access: match app.options.access {
             Access::ReadOnly => Access::ReadOnly,
             Access::ReadWrite | Access::Operator | Access::Worker => Access::of(known.role),

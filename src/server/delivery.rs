@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Result};
 use crate::server::problem::Problem;
-use crate::server::run::{Rows, Run, cancelled};
-use crate::server::statements::Outcome;
+use crate::server::run::{Rows, Run};
+use crate::server::statements::{Outcome, cancelled};
 
 /// Pieces that wait for the client. Chosen: it hides a round trip, and no more.
 const PIECES_MAX: usize = 4;

@@ -5,6 +5,7 @@
 //! idempotency key of the caller. A query runs again each time. `put` writes an Arrow stream into
 //! a source table, in one commit.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,19 +24,20 @@ use serde_json::{Value, json};
 use crate::error::{Code, Error, Result};
 use crate::server::App;
 use crate::server::auth::{Caller, caller};
+use crate::server::intake::{Intake, pieces, throw_away};
 use crate::server::ipc::Upload;
 use crate::server::negotiate::Output;
 use crate::server::problem::Problem;
 use crate::server::request::{
-    Intake, SqlRequest, THROWN_MAX, idempotency_key, limits_of, media_type, read,
+    SqlRequest, idempotency_key, limits_of, media_type, plain_coding, read, whole,
 };
-use crate::server::run::{Run, check};
+use crate::server::run::{Run, placed};
 use crate::server::sql::{Handled, json_answer, query_of, repeat, wait_for};
 use crate::server::tickets::{Ticket, as_text, of_text, row_text};
+use crate::session::Description;
 use crate::session::bound_table::{BoundTable, INPUT};
 use crate::session::names::quoted;
 use crate::session::parameters::Parameters;
-use crate::session::{Description, StatementKind};
 use crate::time::Timestamp;
 
 /// An action, and what it needs.
@@ -117,8 +119,7 @@ pub(super) async fn plan(
                 .into(),
         );
     }
-    let kind = check(&request.sql)?.kind;
-    let run = Run::plan(app, caller, kind, request)?;
+    let run = Run::plan(app, caller, placed(app, &request.sql)?, request);
     let description = match run.describe(caller, request).await {
         Ok(description) => description,
         Err(error) => return Err(run.fail(error)),
@@ -172,8 +173,8 @@ pub(super) fn fetch(app: &Arc<App>, caller: Caller, sealed: &[u8]) -> Result<Fet
         true => caller.reading(),
         false => caller,
     };
-    let kind = check(&request.sql)?.kind;
-    let run = Run::of_ticket(app, &caller, kind, &request, &ticket.id)?;
+    let placed = placed(app, &request.sql)?;
+    let run = Run::of_ticket(app, &caller, placed, &request, &ticket.id)?;
     Ok(Fetched {
         run,
         caller,
@@ -199,7 +200,7 @@ pub(super) fn schema_message(schema: &Schema) -> Result<bytes::Bytes> {
 pub(super) async fn info(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Handled {
     let caller = caller(&app, &headers).await?;
     let request = read(&headers, body, app.intake()).await?;
-    let caller = caller.narrowed(&headers)?;
+    let caller = caller.again(&app, &headers).await?.narrowed(&headers)?;
     let planned = plan(&app, &caller, &request).await?;
     let ticket = as_text(&planned.ticket);
     let bytes_max = app.limits().server_ticket_bytes_max;
@@ -269,11 +270,15 @@ pub(super) async fn put(
         .with_hint("Send an Arrow IPC stream as application/vnd.apache.arrow.stream.")
         .into());
     }
-    let caller = caller.narrowed(&headers)?;
+    plain_coding(&headers)?;
+    // Whoever may write no rows sends none.
+    let narrowed = caller.clone().narrowed(&headers)?;
+    app.session(&narrowed).check_insert()?;
     let mut request = rows_of_body(body, app.intake(), &query.table, mode).await?;
+    let caller = caller.again(&app, &headers).await?.narrowed(&headers)?;
     limits_of(&mut request, &headers)?;
     let key = idempotency_key(&headers)?.map(str::to_owned);
-    let run = Run::begin(&app, &caller, StatementKind::Dml, &request)?;
+    let run = Run::begin(&app, &caller, placed(&app, &request.sql)?, &request);
     let written = run.write(&caller, &request, key.as_deref()).await?;
     let mut response = json_answer(
         StatusCode::OK,
@@ -307,28 +312,15 @@ async fn rows_of_body(
 ) -> Result<SqlRequest> {
     let allowance = intake.allowance();
     let mut upload = Upload::new(allowance.clone(), intake.rows_max);
-    let mut pieces = body.into_data_stream();
-    let mut refused = None;
-    let mut thrown = 0;
+    let mut pieces = pin!(pieces(body, intake.waits));
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| {
-            Error::new(Code::BadRequest, "the body ended early").with_source(error)
-        })?;
-        if refused.is_none() {
-            refused = allowance
-                .take(piece.len())
-                .and_then(|()| upload.write(&piece))
-                .err();
-            continue;
+        let piece = piece?;
+        let taken = allowance.take(piece.len());
+        if let Err(error) = taken.and_then(|()| upload.write(&piece)) {
+            drop(upload);
+            throw_away(pieces).await;
+            return Err(error);
         }
-        // A client that still writes would see a broken pipe and not the answer.
-        thrown += piece.len();
-        if thrown > THROWN_MAX {
-            break;
-        }
-    }
-    if let Some(error) = refused {
-        return Err(error);
     }
     let rows = upload.finish()?;
     let input = BoundTable::input(&rows.schema, &rows.batches, rows.digest)?;
@@ -389,15 +381,13 @@ pub(super) async fn action(
         app.core.ledger.snapshot().await?;
         return Ok(json_answer(StatusCode::OK, &json!({"status": "ready"})));
     }
-    let bytes_max = app.limits().server_body_bytes_max;
-    let body = axum::body::to_bytes(body, bytes_max).await;
-    let of = body
-        .ok()
-        .and_then(|body| serde_json::from_slice::<OfStatement>(&body).ok());
-    let of = of.ok_or_else(|| {
+    let (body, _allowance) = whole(&headers, body, &app.intake()).await?;
+    let of = serde_json::from_slice::<OfStatement>(&body).map_err(|error| {
         Error::new(Code::BadRequest, "the action has no statement")
             .with_hint("Send {\"statement_id\": \"...\"}.")
+            .with_source(error)
     })?;
+    let caller = caller.again(&app, &headers).await?;
     let record = app.registry.get(&of.statement_id, &caller.actor)?;
     app.registry.cancel(&record);
     if *known == Action::CloseStatement {

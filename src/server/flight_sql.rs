@@ -59,11 +59,12 @@ use crate::server::flight::{Fetched, PutMode, fetch, plan, put_sql, schema_messa
 use crate::server::flight_sql::rows::{Messages, joined, of_run, received, sent, whole};
 use crate::server::flight_sql::status::{status, unsupported};
 use crate::server::request::{SqlRequest, idempotency_key, limits_of};
-use crate::server::run::{Run, check, place};
+use crate::server::run::{Run, place, placed};
+use crate::server::statements::StatementState;
 use crate::server::tickets::{Handle, Ticket, row_of_text, row_text};
+use crate::session::TableName;
 use crate::session::bound_table::BoundTable;
 use crate::session::parameters::Parameters;
-use crate::session::{Session, TableName};
 
 /// The name of the action that cancels, of Flight itself.
 const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
@@ -120,6 +121,13 @@ impl Asked {
         })
     }
 
+    /// Who asks, as it is now.
+    async fn caller(&self, app: &App) -> Result<Caller, Status> {
+        let caller = self.caller.clone().again(app, &self.headers).await;
+        let caller = caller.and_then(|caller| caller.narrowed(&self.headers));
+        caller.map_err(status)
+    }
+
     /// A statement with the limits that stand in the headers.
     fn statement(&self, sql: String) -> Result<SqlRequest, Status> {
         let mut request = SqlRequest::new(sql);
@@ -152,14 +160,10 @@ fn packed(message: &impl ProstMessageExt) -> Bytes {
 }
 
 impl FlightSql {
-    fn session(&self, caller: &Caller) -> Session {
-        Session::new(Arc::clone(&self.0.core), &caller.actor, caller.access)
-    }
-
     async fn tables<T>(&self, request: &Request<T>) -> Result<Vec<TableName>, Status> {
         let asked = Asked::of(request)?;
         let _place = place(&self.0).map_err(status)?;
-        let names = self.session(&asked.caller).names().await;
+        let names = self.0.session(&asked.caller).names().await;
         Ok(names.map_err(status)?.tables)
     }
 
@@ -217,13 +221,12 @@ impl FlightSql {
 
     /// Runs a statement for its count.
     async fn written(&self, asked: &Asked, request: &SqlRequest) -> Result<i64, Status> {
-        let kind = check(&request.sql).map_err(status)?.kind;
         let key = asked.key()?;
-        let run = Run::begin(&self.0, &asked.caller, kind, request).map_err(status)?;
-        let written = run
-            .write(&asked.caller, request, key)
-            .await
-            .map_err(status)?;
+        // Rows may have come for a while, and others were written before them.
+        let caller = asked.caller(&self.0).await?;
+        let placed = placed(&self.0, &request.sql).map_err(status)?;
+        let run = Run::begin(&self.0, &caller, placed, request);
+        let written = run.write(&caller, request, key).await.map_err(status)?;
         Ok(i64::try_from(written.rows).unwrap_or(i64::MAX))
     }
 
@@ -245,7 +248,7 @@ impl FlightSql {
         Ok(request)
     }
 
-    fn cancel(&self, asked: &Asked, info: &FlightInfo) -> Result<(), Status> {
+    fn cancel(&self, asked: &Asked, info: &FlightInfo) -> Result<CancelStatus, Status> {
         let ticket = info
             .endpoint
             .first()
@@ -257,10 +260,13 @@ impl FlightSql {
         let sealed = command
             .map(|command| command.statement_handle)
             .unwrap_or_default();
-        let cancelled = Ticket::open(&sealed, &asked.caller.tickets, self.0.now())
+        let record = Ticket::open(&sealed, &asked.caller.tickets, self.0.now())
             .and_then(|ticket| self.0.registry.get(&ticket.id, &asked.caller.actor));
-        self.0.registry.cancel(&cancelled.map_err(status)?);
-        Ok(())
+        Ok(match self.0.registry.cancel(&record.map_err(status)?) {
+            StatementState::Planned | StatementState::Cancelled => CancelStatus::Cancelled,
+            StatementState::Running => CancelStatus::Cancelling,
+            StatementState::Committed | StatementState::Failed => CancelStatus::NotCancellable,
+        })
     }
 }
 
@@ -339,6 +345,7 @@ impl FlightSqlService for FlightSql {
             request,
             key,
         } = fetch(&self.0, caller, &ticket.statement_handle).map_err(status)?;
+        let rows_max = run.rows_max(&request);
         let (answer, kept) = match run.act(&caller, &request, Some(&key)).await {
             Ok(acted) => acted,
             Err(error) => return Err(status(run.fail(error))),
@@ -346,7 +353,7 @@ impl FlightSqlService for FlightSql {
         if let Some(kept) = kept {
             run.succeed(Some(kept));
         }
-        let mut response = Response::new(of_run(run, answer.schema, answer.rows, request.rows_max));
+        let mut response = Response::new(of_run(run, answer.schema, answer.rows, rows_max));
         if let Ok(id) = answer.statement_id.parse() {
             response
                 .metadata_mut()
@@ -567,6 +574,11 @@ impl FlightSqlService for FlightSql {
                  append.",
             ));
         }
+        // Whoever may write no rows sends none.
+        self.0
+            .session(&asked.caller)
+            .check_insert()
+            .map_err(status)?;
         let (rows, allowance) = received(request.into_inner(), self.0.intake()).await?;
         let rows = rows.ok_or_else(|| {
             status(Error::new(
@@ -658,9 +670,8 @@ impl FlightSqlService for FlightSql {
         }
         let asks = CancelFlightInfoRequest::decode(action.body);
         let info = asks.ok().and_then(|asks| asks.info).unwrap_or_default();
-        self.cancel(&asked, &info)?;
         let body = CancelFlightInfoResult {
-            status: CancelStatus::Cancelled as i32,
+            status: self.cancel(&asked, &info)? as i32,
         };
         let result = ActionResult {
             body: body.encode_to_vec().into(),
@@ -676,7 +687,7 @@ impl FlightSqlService for FlightSql {
         no_transaction(query.transaction_id.as_ref())?;
         let asked = Asked::of(&request)?;
         let _place = place(&self.0).map_err(status)?;
-        let prepared = self.session(&asked.caller).prepare(&query.query).await;
+        let prepared = self.0.session(&asked.caller).prepare(&query.query).await;
         let prepared = prepared.map_err(status)?;
         let handle = Handle {
             prepared: query.query,
@@ -741,9 +752,8 @@ impl FlightSqlService for FlightSql {
     ) -> Result<ActionCancelQueryResult, Status> {
         let asked = Asked::of(&request)?;
         let info = FlightInfo::decode(query.info).unwrap_or_default();
-        self.cancel(&asked, &info)?;
         Ok(ActionCancelQueryResult {
-            result: CancelStatus::Cancelled as i32,
+            result: self.cancel(&asked, &info)? as i32,
         })
     }
 

@@ -6,16 +6,18 @@
 //! is judged by the same roots as in SQL; files stream, only pieces of them are in memory.
 
 use std::path::Path as FilePath;
+use std::pin::pin;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, RawQuery, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
@@ -29,7 +31,8 @@ use crate::model::rules;
 use crate::model::transform::Permission;
 use crate::server::App;
 use crate::server::auth::caller;
-use crate::server::problem::Problem;
+use crate::server::intake::pieces;
+use crate::server::request::plain_coding;
 use crate::server::sql::{Handled, json_answer, query_of};
 use crate::session::Access;
 use crate::session::source_rows::{URI, source_rows};
@@ -196,23 +199,32 @@ async fn local_file(uri: &str, path: &FilePath) -> Result<(u64, Body)> {
 async fn stored_file(uri: &str, store: &Store, path: String) -> Result<(u64, Body)> {
     let absent = || no_document(format!("there is no file \"{uri}\""));
     let size = store.size(&path).await?.ok_or_else(absent)?;
-    let (store, uri) = (store.clone(), uri.to_owned());
-    let pieces = futures::stream::try_unfold(0, move |from| {
-        let (store, path, uri) = (store.clone(), path.clone(), uri.clone());
+    let pieces = stored_pieces(store, path, size);
+    Ok((
+        size,
+        Body::from_stream(pieces.map(|piece| piece.map_err(|error| error.to_string()))),
+    ))
+}
+
+/// A file of the store, of which pieces only are in memory.
+fn stored_pieces(
+    store: &Store,
+    path: String,
+    size: u64,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    let store = store.clone();
+    futures::stream::try_unfold(0, move |from| {
+        let (store, path) = (store.clone(), path.clone());
         async move {
             if from >= size {
                 return Ok(None);
             }
             let to = size.min(from + PIECE_BYTES as u64);
             let piece = store.get_range(&path, from..to).await?;
-            let piece = piece.ok_or_else(|| no_document(format!("file \"{uri}\" has gone")))?;
-            Ok::<_, Error>(Some((piece, to)))
+            let piece = piece.ok_or_else(|| no_document(format!("file \"{path}\" has gone")))?;
+            Ok(Some((piece, to)))
         }
-    });
-    Ok((
-        size,
-        Body::from_stream(pieces.map(|piece| piece.map_err(|error| error.to_string()))),
-    ))
+    })
 }
 
 /// `PUT /v1/jobs/{id}/output?token=&path=`
@@ -245,7 +257,9 @@ pub(super) async fn put_output(
         return Err(error.with_hint("Write fewer, larger files.").into());
     }
     let room = limits.server_attempt_bytes_max.saturating_sub(bytes);
-    store_body(store, &path, body, limits.server_file_bytes_max.min(room)).await?;
+    plain_coding(&headers)?;
+    let bytes_max = limits.server_file_bytes_max.min(room);
+    store_body(&app, &path, body, bytes_max).await?;
     let root = app.core.public_url.trim_end_matches('/');
     let stored = json!({"uri": format!("{root}/{path}"), "folder": format!("{root}/{folder}")});
     Ok(json_answer(StatusCode::OK, &stored))
@@ -260,9 +274,9 @@ pub(super) async fn put_log(
     body: Body,
 ) -> Handled {
     let attempt = Attempt::of(&app, &headers, &id, raw.as_deref()).await?;
+    plain_coding(&headers)?;
     let path = log_path(attempt.job, attempt.number);
-    let store = app.core.ledger.store();
-    store_body(store, &path, body, LOG_BYTES_MAX as u64).await?;
+    store_body(&app, &path, body, LOG_BYTES_MAX as u64).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
@@ -293,40 +307,53 @@ fn check_inner(path: &str) -> Result<()> {
 }
 
 /// Stores a body. One that was stored before, by a request whose answer was lost, stays.
-async fn store_body(store: &Store, path: &str, body: Body, limit: u64) -> Result<(), Problem> {
-    let known = store.size(path).await?;
-    let mut writer = match known {
+///
+/// # Errors
+/// `SG5004 too-large`; `SG2002 already-exists`: another content was stored there before; those of
+/// the body and the store.
+async fn store_body(app: &App, path: &str, body: Body, bytes_max: u64) -> Result<()> {
+    let store = app.core.ledger.store();
+    let mut writer = match store.size(path).await? {
         Some(_) => None,
         None => Some(store.put_data(path).await?),
     };
     let mut bytes = 0;
-    let mut pieces = body.into_data_stream();
+    let mut hash = Sha256::new();
+    let mut pieces = pin!(pieces(body, app.intake().waits));
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| {
-            Error::new(Code::BadRequest, "the body ended early").with_source(error)
-        })?;
+        let piece = piece?;
         bytes += piece.len() as u64;
-        if bytes > limit {
-            return Err(too_large(limit).into());
+        if bytes > bytes_max {
+            return Err(too_large(bytes_max));
         }
+        hash.update(&piece);
         if let Some(writer) = &mut writer {
             writer.append(piece).await?;
         }
     }
-    let finished = match writer {
-        Some(writer) => writer.finish().await.map(drop),
-        None => Ok(()),
+    let failed = match writer {
+        None => None,
+        Some(writer) => match writer.finish().await {
+            Ok(_) => return Ok(()),
+            Err(error) => Some(error),
+        },
     };
-    match (finished, store.size(path).await?) {
-        (_, Some(stored)) if stored == bytes => Ok(()),
-        (Err(error), _) => Err(error.into()),
-        (Ok(()), _) => Err(Error::new(
-            Code::AlreadyExists,
-            "the attempt has stored another file under this name",
-        )
-        .with_hint("Give every file of an attempt a name of its own.")
-        .into()),
+    let Some(size) = store.size(path).await? else {
+        return Err(failed.unwrap_or_else(|| Error::bug("a stored file has gone")));
+    };
+    let mut stored = pin!(stored_pieces(store, path.to_owned(), size));
+    let mut stored_hash = Sha256::new();
+    while let Some(piece) = stored.next().await {
+        stored_hash.update(&piece?);
     }
+    if hash.finalize() == stored_hash.finalize() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::AlreadyExists,
+        "the attempt has stored another file under this name",
+    )
+    .with_hint("Give every file of an attempt a name of its own."))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Health, and numbers for Prometheus in its text format.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,15 @@ use crate::session::StatementKind;
 /// How long the store may take to answer before the server counts as not ready.
 const READY_WITHIN: Duration = Duration::from_secs(5);
 
+/// How far something is behind the ledger, in commits.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lag {
+    /// This server.
+    unread: u64,
+    /// The last checkpoint.
+    to_replay: u64,
+}
+
 /// What is counted since the server began.
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
@@ -36,7 +45,7 @@ impl Metrics {
             .or_default() += 1;
     }
 
-    fn text(&self, state: &State, running: usize) -> String {
+    fn text(&self, state: &State, running: usize, lag: Lag) -> String {
         let mut out = String::new();
         family(
             &mut out,
@@ -62,6 +71,18 @@ impl Metrics {
                 "counter",
                 "Commits of the store.",
                 state.version.0,
+            ),
+            (
+                "sluicegate_ledger_lag_commits",
+                "gauge",
+                "Commits of others that this server had not read until it was asked for this.",
+                lag.unread,
+            ),
+            (
+                "sluicegate_ledger_commits_to_replay",
+                "gauge",
+                "Commits after the last checkpoint, which whoever opens the store replays.",
+                lag.to_replay,
             ),
             (
                 "sluicegate_locks",
@@ -91,6 +112,18 @@ impl Metrics {
                 }
             }
         }
+        let name = "sluicegate_attempt_duration_seconds";
+        let help = "Attempts that ended, by transform, since this process knows the store.";
+        family(&mut out, name, "summary", help);
+        for (id, ran) in state.ran.iter() {
+            let Some(transform) = state.transforms.get(id) else {
+                continue;
+            };
+            let labels = [("transform", &*transform.name)];
+            let seconds = Duration::from_micros(ran.micros).as_secs_f64();
+            sample(&mut out, &format!("{name}_sum"), &labels, seconds);
+            sample(&mut out, &format!("{name}_count"), &labels, ran.attempts);
+        }
         let name = "sluicegate_jobs_ended_total";
         family(&mut out, name, "counter", "Jobs that ended, by outcome.");
         for (outcome, job_state) in [
@@ -98,7 +131,7 @@ impl Metrics {
             ("cancelled", JobState::Cancelled),
             ("discarded", JobState::Discarded),
         ] {
-            let count = state
+            let count: u64 = state
                 .batches
                 .iter()
                 .map(|batch| batch.count(job_state))
@@ -114,7 +147,7 @@ fn family(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn sample(out: &mut String, name: &str, labels: &[(&str, &str)], value: u64) {
+fn sample(out: &mut String, name: &str, labels: &[(&str, &str)], value: impl Display) {
     let escape = |text: &str| {
         text.replace('\\', "\\\\")
             .replace('"', "\\\"")
@@ -133,10 +166,18 @@ fn sample(out: &mut String, name: &str, labels: &[(&str, &str)], value: u64) {
 
 /// `GET /metrics`
 pub(super) async fn metrics(AppState(app): AppState<Arc<App>>, headers: HeaderMap) -> Handled {
+    let ledger = &app.core.ledger;
+    let before = ledger.seen().version;
+    // It reads what others committed.
     caller(&app, &headers).await?;
+    let state = ledger.seen();
+    let lag = Lag {
+        unread: state.version.0.saturating_sub(before.0),
+        to_replay: ledger.maintenance().commits_since_checkpoint(),
+    };
     let all = app.limits().server_statements_max;
     let running = all.saturating_sub(app.places.available_permits());
-    let text = app.metrics.text(&app.core.ledger.seen(), running);
+    let text = app.metrics.text(&state, running, lag);
     let media = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     Ok((media, text).into_response())
 }
@@ -166,7 +207,7 @@ mod tests {
         assert_eq!(out, "n{a=\"x\\\"\\\\\\n\"} 3\n");
         let metrics = Metrics::default();
         metrics.ended(StatementKind::Query, StatementState::Committed);
-        let text = metrics.text(&State::default(), 2);
+        let text = metrics.text(&State::default(), 2, Lag::default());
         assert!(
             text.contains("sluicegate_statements_total{kind=\"query\",outcome=\"committed\"} 1\n")
         );

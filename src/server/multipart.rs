@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result};
 use crate::server::allowance::Allowance;
+use crate::server::intake::{Intake, pieces, throw_away};
 use crate::server::ipc::Upload;
-use crate::server::request::{Intake, THROWN_MAX};
 use crate::session::bound_table::BoundTable;
 
 /// The name of the part that holds the statement.
@@ -49,7 +49,8 @@ pub(super) async fn read(
     allowance: &Allowance,
 ) -> Result<Form> {
     let refused: Arc<Mutex<Option<Error>>> = Arc::default();
-    let counted = counted(body, allowance.clone(), Arc::clone(&refused));
+    let pieces = pieces(body, intake.waits);
+    let counted = counted(pieces, allowance.clone(), Arc::clone(&refused));
     let mut request = Request::new(Body::from_stream(counted));
     if let Some(media) = headers.get(header::CONTENT_TYPE) {
         request
@@ -164,35 +165,29 @@ async fn table(
     )?)
 }
 
-/// The body, whose bytes are taken from the allowance before anybody keeps them. Where they are
-/// too many, the rest is read and thrown away within bounds, so that the client reads the answer
-/// and sees no broken pipe.
+/// The body, whose bytes are taken from the allowance before anybody keeps them. The error that
+/// ends it is left in `refused`, for a form tells it in its own words only.
 fn counted(
-    body: Body,
+    pieces: impl Stream<Item = Result<Bytes>> + Send + 'static,
     allowance: Allowance,
     refused: Arc<Mutex<Option<Error>>>,
 ) -> impl Stream<Item = Result<Bytes, axum::Error>> + Send + 'static {
-    let pieces = body.into_data_stream();
-    futures::stream::unfold(Some(pieces), move |pieces| {
+    futures::stream::unfold(Some(Box::pin(pieces)), move |pieces| {
         let (allowance, refused) = (allowance.clone(), Arc::clone(&refused));
         async move {
             let mut pieces = pieces?;
-            let piece = match pieces.next().await? {
-                Ok(piece) => piece,
-                Err(error) => return Some((Err(error), None)),
-            };
-            let Err(error) = allowance.take(piece.len()) else {
-                return Some((Ok(piece), Some(pieces)));
+            let error = match pieces.next().await? {
+                Ok(piece) => match allowance.take(piece.len()) {
+                    Ok(()) => return Some((Ok(piece), Some(pieces))),
+                    Err(error) => {
+                        throw_away(pieces).await;
+                        error
+                    }
+                },
+                Err(error) => error,
             };
             *refused.lock() = Some(error);
-            let mut thrown = 0;
-            while let Some(Ok(piece)) = pieces.next().await {
-                thrown += piece.len();
-                if thrown > THROWN_MAX {
-                    break;
-                }
-            }
-            let error = std::io::Error::other("the body is too large");
+            let error = std::io::Error::other("the body is refused");
             Some((Err(axum::Error::new(error)), None))
         }
     })
@@ -200,7 +195,11 @@ fn counted(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::sync::Semaphore;
+
+    use crate::server::intake::Waits;
 
     use super::*;
 
@@ -213,6 +212,10 @@ mod tests {
             upload_bytes_max: 1000,
             rows_max: 10,
             pool: &Arc::new(Semaphore::new(2)),
+            waits: Waits {
+                piece_max: Duration::MAX,
+                whole_max: Duration::from_secs(60),
+            },
         };
         let allowance = intake.allowance();
         let form = read(&headers, Body::from(body), &intake, &allowance).await;

@@ -1,26 +1,22 @@
 //! What a request says: its statement, its parameters, and how it wants to be answered.
 
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 
 use crate::error::{Code, Error, Result};
 use crate::server::allowance::Allowance;
+use crate::server::intake::{Intake, pieces, throw_away};
 use crate::server::multipart;
 use crate::session::bound_table::BoundTable;
 use crate::session::parameters::Parameters;
 
 /// The longest idempotency key, in bytes. Chosen: ample for a UUID or a name.
 const KEY_MAX: usize = 200;
-
-/// Bytes of a body that is too long which are read and thrown away. Chosen: some times what a
-/// body may have; who sends more has the connection closed.
-pub(super) const THROWN_MAX: usize = 256 << 20;
 
 /// The part of an address behind `?`.
 #[derive(Debug, Default, Deserialize)]
@@ -42,7 +38,7 @@ pub(super) struct SqlRequest {
     pub rows_max: Option<u64>,
     pub timeout: Option<Duration>,
     pub tables: Vec<BoundTable>,
-    /// What the tables take.
+    /// What the body takes, and the tables in it.
     pub allowance: Option<Allowance>,
 }
 
@@ -71,29 +67,6 @@ impl SqlRequest {
             timeout: request.timeout_ms.map(Duration::from_millis),
             ..Self::new(request.sql)
         })
-    }
-}
-
-/// How much is read of a body.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Intake<'a> {
-    /// Bytes of a statement with its parameters.
-    pub body_bytes_max: usize,
-    /// Bytes of the tables beside it.
-    pub upload_bytes_max: usize,
-    /// Rows of one table.
-    pub rows_max: usize,
-    /// What the tables of all requests take.
-    pub pool: &'a Arc<Semaphore>,
-}
-
-impl Intake<'_> {
-    /// What one request may take.
-    pub(super) fn allowance(&self) -> Allowance {
-        Allowance::new(
-            self.pool,
-            self.body_bytes_max.saturating_add(self.upload_bytes_max),
-        )
     }
 }
 
@@ -139,6 +112,7 @@ pub(super) async fn read(
     body: Body,
     intake: Intake<'_>,
 ) -> Result<SqlRequest> {
+    plain_coding(headers)?;
     let media = media_type(headers)?;
     let json = media.eq_ignore_ascii_case("application/json");
     let form = media.eq_ignore_ascii_case("multipart/form-data");
@@ -163,26 +137,33 @@ pub(super) async fn read(
         };
         return with_headers(request, headers);
     }
-    let bytes_max = intake.body_bytes_max;
-    let too_large = || {
-        Error::new(
-            Code::TooLarge,
-            format!("the body has more than {bytes_max} bytes"),
-        )
-        .with_hint("Send many rows as an Arrow stream, or INSERT from an external table.")
-    };
-    let announced = text(headers, header::CONTENT_LENGTH.as_str())?;
-    let long = announced.is_some_and(|length| length.parse().is_ok_and(|n: usize| n > bytes_max));
-    let Some(bytes) = whole(body, if long { 0 } else { bytes_max }).await? else {
-        return Err(too_large());
-    };
+    let (bytes, allowance) = whole(headers, body, &intake).await?;
     let request = if json {
         SqlRequest::from_json(&bytes)?
     } else {
         let sql = String::from_utf8(bytes);
         SqlRequest::new(sql.map_err(|error| bad("the body is not UTF-8").with_source(error))?)
     };
+    let request = SqlRequest {
+        allowance: Some(allowance),
+        ..request
+    };
     with_headers(request, headers)
+}
+
+/// Refuses a body that is compressed as a whole.
+///
+/// # Errors
+/// `SG4005 unsupported-media`.
+pub(super) fn plain_coding(headers: &HeaderMap) -> Result<()> {
+    match text(headers, header::CONTENT_ENCODING.as_str())? {
+        Some(coding) if !coding.eq_ignore_ascii_case("identity") => Err(Error::new(
+            Code::UnsupportedMedia,
+            format!("a body in the coding \"{coding}\" is not read here"),
+        )
+        .with_hint("Send it as it is; the buffers of an Arrow stream may be compressed.")),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The media type of a body, without its parameters.
@@ -214,24 +195,40 @@ pub(super) fn of_query(headers: &HeaderMap, query: &Query) -> Result<SqlRequest>
     with_headers(request, headers)
 }
 
-/// The body; none where it is longer than it may be. The rest is read and thrown away, within
-/// bounds: a client that still writes would otherwise see a broken pipe and not the answer.
-async fn whole(body: Body, bytes_max: usize) -> Result<Option<Vec<u8>>> {
-    let mut pieces = body.into_data_stream();
-    let (mut bytes, mut thrown) = (Vec::new(), 0);
+/// A short body, and what it takes.
+///
+/// # Errors
+/// `SG4003 bad-request`, `SG5004 too-large`, `SG4009 too-busy`.
+pub(super) async fn whole(
+    headers: &HeaderMap,
+    body: Body,
+    intake: &Intake<'_>,
+) -> Result<(Vec<u8>, Allowance)> {
+    let most = intake.body_bytes_max;
+    let announced = text(headers, header::CONTENT_LENGTH.as_str())?;
+    let long = announced.is_some_and(|length| length.parse().is_ok_and(|n: usize| n > most));
+    let bytes_max = if long { 0 } else { most };
+    let allowance = intake.allowance();
+    let mut pieces = pin!(pieces(body, intake.waits));
+    let mut bytes = Vec::new();
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| bad("the body ended early").with_source(error))?;
-        if thrown == 0 && bytes.len() + piece.len() <= bytes_max {
-            bytes.extend_from_slice(&piece);
-            continue;
+        let piece = piece?;
+        let fits = match bytes.len() + piece.len() <= bytes_max {
+            true => allowance.take(piece.len()),
+            false => Err(Error::new(
+                Code::TooLarge,
+                format!("the body has more than {most} bytes"),
+            )
+            .with_hint("Send many rows as an Arrow stream, or INSERT from an external table.")),
+        };
+        if let Err(error) = fits {
+            drop(bytes);
+            throw_away(pieces).await;
+            return Err(error);
         }
-        bytes = Vec::new();
-        thrown += piece.len();
-        if thrown > THROWN_MAX {
-            break;
-        }
+        bytes.extend_from_slice(&piece);
     }
-    Ok((thrown == 0).then_some(bytes))
+    Ok((bytes, allowance))
 }
 
 fn with_headers(mut request: SqlRequest, headers: &HeaderMap) -> Result<SqlRequest> {
@@ -316,6 +313,12 @@ pub(super) fn patience(headers: &HeaderMap, longest: Duration) -> Patience {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use crate::server::intake::Waits;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -387,6 +390,10 @@ mod tests {
                 upload_bytes_max: 0,
                 rows_max: 1,
                 pool: &Arc::new(Semaphore::new(1)),
+                waits: Waits {
+                    piece_max: Duration::MAX,
+                    whole_max: Duration::from_secs(60),
+                },
             };
             let read = read(
                 &headers(&[("content-type", media)]),

@@ -186,7 +186,8 @@ fn handler(does: Does) -> MethodRouter<Arc<App>> {
         Does::GetResult => get(sql::result),
         Does::CancelStatement => delete(sql::cancel),
         Does::FlightInfo => post(flight::info),
-        Does::FlightStream => get(flight::stream),
+        // A HEAD would run the statement and throw its rows away.
+        Does::FlightStream => get(flight::stream).head(no_head),
         Does::FlightPut => post(flight::put),
         Does::FlightActions => get(flight::actions),
         Does::FlightAction => post(flight::action),
@@ -198,6 +199,12 @@ fn handler(does: Does) -> MethodRouter<Arc<App>> {
         Does::Metrics => get(metrics::metrics),
         Does::OpenApi => get(openapi),
     }
+}
+
+async fn no_head() -> Problem {
+    let error = Error::new(Code::MethodNotAllowed, "a ticket is run by GET only");
+    let error = error.with_hint("POST /v1/flight/info tells the columns and runs nothing.");
+    Problem::from(error).with_allow("GET")
 }
 
 async fn openapi() -> Response {
@@ -272,7 +279,7 @@ fn described(operation: &Operation) -> Value {
         Does::FlightInfo => {
             let info = json!({"application/json": {"schema": info_schema()}});
             (
-                request_headers(),
+                limit_headers(),
                 Some(sql_body()),
                 json!({"200": ok(info)}),
                 None,
@@ -284,7 +291,8 @@ fn described(operation: &Operation) -> Value {
             (vec![ticket], None, json!({"200": ok(arrow)}), None)
         }
         Does::FlightPut => {
-            let mut all = request_headers();
+            let mut all = limit_headers();
+            all.push(key_header());
             all.push(needed(named("table", "query", "The source table")));
             let modes = ["insert", "replace"];
             all.push(one_of("mode", "What of keys that are there", &modes));
@@ -401,20 +409,22 @@ fn file_body() -> Value {
 }
 
 fn request_headers() -> Vec<Value> {
+    let mut all = limit_headers();
+    all.push(key_header());
+    all.push(named("Prefer", "header", "respond-async, or wait=SECONDS"));
+    all
+}
+
+fn key_header() -> Value {
+    let text = "A repetition with this key does not run again";
     let key = json!({"type": "string", "pattern": "^[!-~]{1,200}$"});
+    of_schema("Idempotency-Key", "header", text, key)
+}
+
+fn limit_headers() -> Vec<Value> {
     // Not zero.
     let time = r"^([1-9][0-9]{0,8}(\.[0-9]{1,6})?|0\.0{0,5}[1-9])(s|ms)?$";
     [
-        (
-            "Idempotency-Key",
-            "A repetition with this key does not run again",
-            key,
-        ),
-        (
-            "Prefer",
-            "respond-async, or wait=SECONDS",
-            json!({"type": "string"}),
-        ),
         (
             "Sluicegate-Timeout",
             "Seconds, or milliseconds such as 500ms",

@@ -12,7 +12,6 @@ use futures::{Stream, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Span;
 use tracing::field::Empty;
-use uuid::Uuid;
 
 use crate::error::{Code, Error, Result};
 use crate::server::App;
@@ -20,10 +19,10 @@ use crate::server::allowance::Allowance;
 use crate::server::auth::Caller;
 use crate::server::problem::{Effects, Problem};
 use crate::server::request::SqlRequest;
-use crate::server::statements::{Kept, Outcome, Record, StatementState};
+use crate::server::statements::{Kept, Outcome, Record, StatementState, cancelled};
 use crate::session::parser::parse;
 use crate::session::statement::Statement;
-use crate::session::{Description, ExecuteOptions, Session, StatementKind, kind_of};
+use crate::session::{Description, ExecuteOptions, StatementKind, kind_of};
 
 /// Rows on their way.
 pub(super) type Rows = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -68,10 +67,11 @@ pub(super) struct Written {
     pub repetition: Repetition,
 }
 
-/// What is checked before a statement gets a place.
-pub(super) struct Checked {
+/// A place for a statement, and what the statement is.
+pub(super) struct Placed {
     pub kind: StatementKind,
     pub get: GetAllowed,
+    place: OwnedSemaphorePermit,
 }
 
 /// Whether a statement may be sent with GET.
@@ -81,16 +81,19 @@ pub(super) enum GetAllowed {
     No,
 }
 
-/// Parses a statement, to know what it is.
+/// Gives a statement a place among those that run, and parses it there, to know what it is: a long
+/// one takes a while.
 ///
 /// # Errors
-/// Those of the parser.
-pub(super) fn check(sql: &str) -> Result<Checked> {
+/// `SG4009 too-busy`; those of the parser.
+pub(super) fn placed(app: &App, sql: &str) -> Result<Placed> {
+    let place = place(app)?;
     let statement = parse(sql)?.statement;
     let kind = kind_of(&statement);
     let acts = kind.changes() || matches!(statement, Statement::Copy(_) | Statement::Set(_));
-    Ok(Checked {
+    Ok(Placed {
         kind,
+        place,
         get: if acts {
             GetAllowed::No
         } else {
@@ -114,93 +117,60 @@ pub(super) fn place(app: &App) -> Result<OwnedSemaphorePermit> {
 }
 
 impl Run {
-    /// Takes a place and begins a record.
-    ///
-    /// # Errors
-    /// `SG4009 too-busy`.
+    /// Begins a record.
     pub(super) fn begin(
         app: &Arc<App>,
         caller: &Caller,
-        kind: StatementKind,
+        placed: Placed,
         request: &SqlRequest,
-    ) -> Result<Self> {
-        let run = Self::plan(app, caller, kind, request)?;
+    ) -> Self {
+        let run = Self::plan(app, caller, placed, request);
         run.record.begin();
-        Ok(run)
+        run
     }
 
     /// The same without letting it run: it is planned only.
-    ///
-    /// # Errors
-    /// `SG4009 too-busy`.
     pub(super) fn plan(
         app: &Arc<App>,
         caller: &Caller,
-        kind: StatementKind,
+        placed: Placed,
         request: &SqlRequest,
-    ) -> Result<Self> {
-        let place = place(app)?;
-        let id = Uuid::now_v7().to_string();
-        Ok(Self::new(app, caller, kind, request, id, place))
+    ) -> Self {
+        let (actor, kind) = (&caller.actor, placed.kind);
+        let record = app.registry.add(actor, kind, &request.sql);
+        Self::new(app, placed, request, record)
     }
 
-    /// Begins the statement of a ticket: under its own id the first time, and under a new one
-    /// when it is fetched again.
+    /// Begins the statement of a ticket.
     ///
     /// # Errors
-    /// `SG4010 cancelled` for one that its owner has cancelled; `SG4009 too-busy`.
+    /// Those of [`Registry::of_ticket`](crate::server::statements::Registry::of_ticket).
     pub(super) fn of_ticket(
         app: &Arc<App>,
         caller: &Caller,
-        kind: StatementKind,
+        placed: Placed,
         request: &SqlRequest,
         id: &str,
     ) -> Result<Self> {
-        let place = place(app)?;
-        let Ok(record) = app.registry.get(id, &caller.actor) else {
-            if app.registry.was_cancelled(id, &caller.actor) {
-                return Err(cancelled());
-            }
-            // Planned by another server, or so long ago that its record is gone.
-            let run = Self::new(app, caller, kind, request, id.to_owned(), place);
-            run.record.begin();
-            return Ok(run);
-        };
-        if record.cancel.is_cancelled() {
-            return Err(cancelled());
-        }
-        if record.begin() {
-            return Ok(Self {
-                app: Arc::clone(app),
-                span: span_of(&record),
-                record,
-                _place: place,
-                _allowance: None,
-            });
-        }
-        let id = Uuid::now_v7().to_string();
-        let run = Self::new(app, caller, kind, request, id, place);
-        run.record.begin();
-        Ok(run)
+        let (actor, kind) = (&caller.actor, placed.kind);
+        let record = app.registry.of_ticket(id, actor, kind, &request.sql)?;
+        Ok(Self::new(app, placed, request, record))
     }
 
-    fn new(
-        app: &Arc<App>,
-        caller: &Caller,
-        kind: StatementKind,
-        request: &SqlRequest,
-        id: String,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
-        let actor = Arc::clone(&caller.actor);
-        let record = app.registry.add(id.into(), actor, kind, &request.sql);
+    fn new(app: &Arc<App>, placed: Placed, request: &SqlRequest, record: Arc<Record>) -> Self {
         Self {
             app: Arc::clone(app),
             span: span_of(&record),
             record,
-            _place: place,
+            _place: placed.place,
             _allowance: request.allowance.clone(),
         }
+    }
+
+    /// Rows of the answer that the client wants. What a change touches is bounded before it is
+    /// committed; afterwards its rows are told, however many.
+    pub(super) fn rows_max(&self, request: &SqlRequest) -> Option<u64> {
+        request.rows_max.filter(|_| !self.record.kind.changes())
     }
 
     fn options(&self, request: &SqlRequest, key: Option<&str>) -> ExecuteOptions {
@@ -209,6 +179,9 @@ impl Run {
             parameters: request.parameters.clone(),
             idempotency_key: key.map(Into::into),
             timeout: request.timeout,
+            rows_max: request
+                .rows_max
+                .map(|rows| usize::try_from(rows).unwrap_or(usize::MAX)),
             tables: request.tables.clone(),
         }
     }
@@ -222,8 +195,7 @@ impl Run {
         caller: &Caller,
         request: &SqlRequest,
     ) -> Result<Description> {
-        let core = Arc::clone(&self.app.core);
-        let session = Session::new(core, &caller.actor, caller.access);
+        let session = self.app.session(caller);
         let options = self.options(request, None);
         let longest = self.app.limits().statement_timeout;
         let limit = request.timeout.map_or(longest, |limit| limit.min(longest));
@@ -282,8 +254,7 @@ impl Run {
         request: &SqlRequest,
         key: Option<&str>,
     ) -> Result<Answer> {
-        let core = Arc::clone(&self.app.core);
-        let session = Session::new(core, &caller.actor, caller.access);
+        let session = self.app.session(caller);
         let options = self.options(request, key);
         let reply = tokio::select! {
             () = self.record.cancel.cancelled() => return Err(cancelled()),
@@ -318,6 +289,7 @@ impl Run {
                 answer.schema = Arc::clone(&kept.schema);
                 answer.rows = stored(&kept);
             }
+            self.record.repeats(&answer.statement_id, answer.repetition);
         }
         Ok(answer)
     }
@@ -446,12 +418,6 @@ fn span_of(record: &Record) -> Span {
         outcome = Empty,
         error_code = Empty,
     )
-}
-
-/// The error of a cancelled statement.
-pub(super) fn cancelled() -> Error {
-    Error::new(Code::Cancelled, "the statement was cancelled")
-        .with_hint("Where it has effects, table statements tells whether they were committed.")
 }
 
 /// Refuses more rows than the client wants.

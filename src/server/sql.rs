@@ -19,8 +19,8 @@ use crate::server::request::{
     Patience, Query, SqlRequest, idempotency_key, of_query, patience, read,
 };
 use crate::server::rows::{Encoder, body, kept_body};
-use crate::server::run::{GetAllowed, Repetition, Run, check, check_rows};
-use crate::server::statements::{Record, StatementState, expired};
+use crate::server::run::{GetAllowed, Placed, Repetition, Run, check_rows, placed};
+use crate::server::statements::{Origin, Record, StatementState, expired};
 
 /// The longest header of JSON, in bytes. Chosen: half of what common clients take of all headers.
 const HEADER_MAX: usize = 4096;
@@ -51,9 +51,15 @@ pub(super) fn query_of<T: DeserializeOwned>(raw: Option<&str>, known: &str) -> R
 const KNOWN: &str = "q, params, format and integers";
 
 fn output(headers: &HeaderMap, query: &Query) -> Result<Output> {
-    let accept = headers.get(header::ACCEPT);
-    let accept = accept.map(|value| value.to_str().unwrap_or_default());
-    choose(query.format.as_deref(), query.integers.as_deref(), accept)
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+    // Several lines are one list, as RFC 9110 says.
+    let accept = (!accept.is_empty()).then(|| accept.join(", "));
+    choose(
+        query.format.as_deref(),
+        query.integers.as_deref(),
+        accept.as_deref(),
+    )
 }
 
 /// `POST /v1/sql`
@@ -67,8 +73,9 @@ pub(super) async fn post(
     let query: Query = query_of(raw.as_deref(), KNOWN)?;
     let output = output(&headers, &query)?;
     let request = read(&headers, body, app.intake()).await?;
-    let caller = caller.narrowed(&headers)?;
-    run(&app, caller, &headers, request, output).await
+    let caller = caller.again(&app, &headers).await?.narrowed(&headers)?;
+    let placed = placed(&app, &request.sql)?;
+    run(&app, caller, &headers, placed, request, output).await
 }
 
 /// `GET /v1/sql?q=`
@@ -81,7 +88,8 @@ pub(super) async fn get(
     let query: Query = query_of(raw.as_deref(), KNOWN)?;
     let output = output(&headers, &query)?;
     let request = of_query(&headers, &query)?;
-    if check(&request.sql)?.get == GetAllowed::No {
+    let placed = placed(&app, &request.sql)?;
+    if placed.get == GetAllowed::No {
         let error = Error::new(
             Code::MethodNotAllowed,
             "GET runs queries without effects only",
@@ -89,17 +97,17 @@ pub(super) async fn get(
         .with_hint("Send the statement with POST.");
         return Err(Problem::from(error).with_allow("POST"));
     }
-    run(&app, caller.reading(), &headers, request, output).await
+    run(&app, caller.reading(), &headers, placed, request, output).await
 }
 
 async fn run(
     app: &Arc<App>,
     caller: Caller,
     headers: &HeaderMap,
+    placed: Placed,
     request: SqlRequest,
     output: Output,
 ) -> Handled {
-    let kind = check(&request.sql)?.kind;
     let key = idempotency_key(headers)?.map(str::to_owned);
     let patience = patience(headers, app.limits().server_wait_max);
     if patience != Patience::ToTheEnd
@@ -109,7 +117,7 @@ async fn run(
             .with_hint("Wait until one of them has ended, or cancel one.");
         return Err(Problem::from(error).with_status(StatusCode::TOO_MANY_REQUESTS));
     }
-    let run = Run::begin(app, &caller, kind, &request)?;
+    let run = Run::begin(app, &caller, placed, &request);
     let record = Arc::clone(&run.record);
     match patience {
         Patience::ToTheEnd => wait_for(run, &caller, request, key.as_deref(), output).await,
@@ -119,7 +127,7 @@ async fn run(
                 let kept = match answer {
                     Ok(answer) => {
                         let bytes_max = run.app.limits().server_result_bytes_max;
-                        run.collect(answer, request.rows_max, bytes_max).await
+                        run.collect(answer, run.rows_max(&request), bytes_max).await
                     }
                     Err(error) => Err(error),
                 };
@@ -148,14 +156,15 @@ pub(super) async fn wait_for(
         Ok(acted) => acted,
         Err(error) => return Err(run.fail(error)),
     };
-    let mut encoder = match Encoder::try_new(&answer.schema, output, request.rows_max) {
+    let rows_max = run.rows_max(&request);
+    let mut encoder = match Encoder::try_new(&answer.schema, output, rows_max) {
         Ok(encoder) => encoder,
         Err(error) => return Err(run.fail(error)),
     };
     let first = answer.rows.next().await.transpose();
     let first = first.and_then(|first| {
         let rows = first.as_ref().map_or(0, |batch| batch.num_rows());
-        check_rows(rows as u64, request.rows_max).map(|()| first)
+        check_rows(rows as u64, rows_max).map(|()| first)
     });
     // Encoded before the head is sent: what the format cannot hold is still an error of its own.
     let (head, rest) = match first.and_then(|first| encoder.begin(first)) {
@@ -257,10 +266,10 @@ fn result_of(record: &Record, output: Output) -> Handled {
     match record.state() {
         StatementState::Planned | StatementState::Running => return Ok(later(record)),
         StatementState::Failed | StatementState::Cancelled => {
-            return Ok(match record.problem() {
-                Some((status, body)) => problem_answer(status, &body),
-                None => later(record),
-            });
+            let ended = record.problem();
+            let (status, body) =
+                ended.ok_or_else(|| Error::bug("a statement failed for no reason"))?;
+            return Ok(problem_answer(status, &body));
         }
         StatementState::Committed => {}
     }
@@ -269,7 +278,12 @@ fn result_of(record: &Record, output: Output) -> Handled {
     };
     let encoder = Encoder::try_new(&kept.schema, output, None)?;
     let mut response = Response::new(kept_body(encoder, &kept.batches)?);
-    describe(response.headers_mut(), record, &record.id, output);
+    let (id, repetition) = match record.origin() {
+        Origin::Earlier(id, repetition) => (id, repetition),
+        Origin::Own | Origin::Recalled => (Arc::clone(&record.id), Repetition::No),
+    };
+    describe(response.headers_mut(), record, &id, output);
+    repeat(response.headers_mut(), repetition);
     Ok(response)
 }
 

@@ -13,12 +13,18 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
-use crate::server::problem::Problem;
+use crate::server::problem::{Effects, Problem};
+use crate::server::run::Repetition;
 use crate::session::{OutcomeCount, StatementKind};
 use crate::time::{Clock, Timestamp};
+
+/// Characters that are kept of the text of a statement. Chosen: ample for what people write; what
+/// programs send with rows in it is a thousand times that, and there may be many records.
+const SQL_CHARS: usize = 4096;
 
 /// What a statement is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +80,18 @@ struct Progress {
     outcome: Outcome,
     problem: Option<(StatusCode, Value)>,
     kept: Option<Kept>,
+    origin: Origin,
+}
+
+/// Where the outcome that a statement tells is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It ran itself.
+    Own,
+    /// An earlier statement with the same key, of this id.
+    Earlier(Arc<str>, Repetition),
+    /// It never ran: its owner took it back while it was planned.
+    Recalled,
 }
 
 /// One statement.
@@ -97,11 +115,21 @@ impl Record {
     /// Lets a planned statement run; whether it had not run before.
     pub(super) fn begin(&self) -> bool {
         let mut progress = self.progress.lock();
-        let planned = progress.state == StatementState::Planned;
-        if planned {
+        let begins =
+            progress.state == StatementState::Planned && progress.origin != Origin::Recalled;
+        if begins {
             progress.state = StatementState::Running;
         }
-        planned
+        begins
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        self.progress.lock().origin.clone()
+    }
+
+    /// Notes that its outcome is that of an earlier statement.
+    pub(super) fn repeats(&self, earlier: &Arc<str>, repetition: Repetition) {
+        self.progress.lock().origin = Origin::Earlier(Arc::clone(earlier), repetition);
     }
 
     /// Notes what is known before the last row was sent.
@@ -177,7 +205,8 @@ struct Inner {
 struct Gone {
     id: Arc<str>,
     actor: Arc<str>,
-    state: StatementState,
+    /// Its ticket, which may live longer, must not bring it back.
+    recalled: bool,
 }
 
 impl Gone {
@@ -216,7 +245,7 @@ impl Inner {
             self.gone.push_back(Gone {
                 id: Arc::clone(&record.id),
                 actor: Arc::clone(&record.actor),
-                state: record.state(),
+                recalled: record.origin() == Origin::Recalled,
             });
             if self.gone.len() > limits.server_records_max {
                 self.gone.pop_front();
@@ -244,33 +273,70 @@ impl Registry {
         }
     }
 
-    /// Notes a statement that is about to run.
-    pub(super) fn add(
+    /// Notes a statement that is about to run or be planned.
+    pub(super) fn add(&self, actor: &Arc<str>, kind: StatementKind, sql: &str) -> Arc<Record> {
+        let mut inner = self.inner.lock();
+        inner.expire(self.clock.now(), &self.limits);
+        self.add_to(&mut inner, new_id(), actor, kind, sql)
+    }
+
+    /// The statement of a ticket, which runs from now on: under the id of the ticket the first
+    /// time, also where another server planned it, and under a new one when it is fetched again.
+    ///
+    /// # Errors
+    /// `SG4010 cancelled` for one that its owner took back before it was fetched. One that was
+    /// cancelled while it ran may be committed, which its idempotency key tells.
+    pub(super) fn of_ticket(
         &self,
+        id: &str,
+        actor: &Arc<str>,
+        kind: StatementKind,
+        sql: &str,
+    ) -> Result<Arc<Record>> {
+        let mut inner = self.inner.lock();
+        inner.expire(self.clock.now(), &self.limits);
+        let known = inner.records.get(id).map(Arc::clone);
+        let record = match known.filter(|record| record.actor == *actor) {
+            Some(record) if record.origin() == Origin::Recalled => return Err(cancelled()),
+            Some(record) if record.begin() => return Ok(record),
+            Some(_) => self.add_to(&mut inner, new_id(), actor, kind, sql),
+            None => {
+                let mut gone = inner.gone.iter().filter(|gone| gone.is(id, actor));
+                if gone.any(|gone| gone.recalled) {
+                    return Err(cancelled());
+                }
+                self.add_to(&mut inner, id.into(), actor, kind, sql)
+            }
+        };
+        record.begin();
+        Ok(record)
+    }
+
+    fn add_to(
+        &self,
+        inner: &mut Inner,
         id: Arc<str>,
-        actor: Arc<str>,
+        actor: &Arc<str>,
         kind: StatementKind,
         sql: &str,
     ) -> Arc<Record> {
-        let now = self.clock.now();
         let record = Arc::new(Record {
             id: Arc::clone(&id),
-            actor,
+            actor: Arc::clone(actor),
             kind,
             cancel: self.closing.child_token(),
-            sql: sql.to_owned(),
-            submitted_at: now,
+            sql: beginning(sql),
+            submitted_at: self.clock.now(),
             progress: Mutex::new(Progress {
                 state: StatementState::Planned,
                 ended_at: None,
                 outcome: Outcome::default(),
                 problem: None,
                 kept: None,
+                origin: Origin::Own,
             }),
             ended: watch::Sender::new(false),
         });
-        let mut inner = self.inner.lock();
-        inner.expire(now, &self.limits);
         inner.records.insert(id, Arc::clone(&record));
         record
     }
@@ -283,12 +349,24 @@ impl Registry {
         inner.expire(now, &self.limits);
     }
 
-    /// Asks a statement to end. One that never began has ended then.
-    pub(super) fn cancel(&self, record: &Arc<Record>) {
-        record.cancel.cancel();
-        if record.state() == StatementState::Planned {
-            self.end(record, StatementState::Cancelled, None, None);
+    /// Asks a statement to end. One that never began has ended then; one that has ended stays as
+    /// it is.
+    pub(super) fn cancel(&self, record: &Arc<Record>) -> StatementState {
+        let was = {
+            let mut progress = record.progress.lock();
+            if progress.state == StatementState::Planned {
+                progress.origin = Origin::Recalled;
+            }
+            progress.state
+        };
+        if was == StatementState::Planned {
+            let problem = Problem::of_statement(cancelled(), &record.id, record.kind);
+            let problem = problem.with_effects(Effects::None);
+            self.end(record, StatementState::Cancelled, Some(&problem), None);
+        } else if was == StatementState::Running {
+            record.cancel.cancel();
         }
+        was
     }
 
     /// Gives up the rows of a statement.
@@ -343,14 +421,6 @@ impl Registry {
         .with_hint("GET /v1/statements lists your own statements on this server."))
     }
 
-    /// Whether a statement was cancelled whose record is gone: its ticket, which may live longer,
-    /// must not bring it back.
-    pub(super) fn was_cancelled(&self, id: &str, actor: &str) -> bool {
-        let inner = self.inner.lock();
-        let mut gone = inner.gone.iter().filter(|gone| gone.is(id, actor));
-        gone.any(|gone| gone.state == StatementState::Cancelled)
-    }
-
     /// The statements of an actor, the newest first.
     pub(super) fn of(&self, actor: &str) -> Vec<Arc<Record>> {
         let mut inner = self.inner.lock();
@@ -375,6 +445,25 @@ impl Registry {
     }
 }
 
+fn new_id() -> Arc<str> {
+    Uuid::now_v7().to_string().into()
+}
+
+/// The beginning of a statement, to know it by. Table `statements` has all of those that changed
+/// the store.
+fn beginning(sql: &str) -> String {
+    let Some((end, _)) = sql.char_indices().nth(SQL_CHARS) else {
+        return sql.to_owned();
+    };
+    format!("{}...", sql.get(..end).unwrap_or_default())
+}
+
+/// The error of a cancelled statement.
+pub(super) fn cancelled() -> Error {
+    Error::new(Code::Cancelled, "the statement was cancelled")
+        .with_hint("Where it has effects, table statements tells whether they were committed.")
+}
+
 /// The error for what is no longer kept.
 pub(super) fn expired(message: &str) -> Error {
     Error::new(Code::StatementExpired, message)
@@ -395,8 +484,8 @@ mod tests {
     }
 
     fn ended(registry: &Registry, id: &str, actor: &str, bytes: usize) -> Arc<Record> {
-        let record = registry.add(id.into(), actor.into(), StatementKind::Query, "SELECT 1");
-        record.begin();
+        let record = registry.of_ticket(id, &actor.into(), StatementKind::Query, "SELECT 1");
+        let record = record.unwrap();
         let kept = Kept {
             schema: Arc::new(Schema::empty()),
             batches: Arc::new([]),
@@ -441,22 +530,55 @@ mod tests {
         assert_eq!(registry.inner.lock().kept_bytes, 0);
     }
 
+    fn fetched(registry: &Registry, id: &str) -> Result<Arc<Record>> {
+        registry.of_ticket(id, &"ann".into(), StatementKind::Effect, "CALL f()")
+    }
+
     #[test]
-    fn a_plan_that_was_cancelled_is_known_as_such_when_its_record_is_gone() {
+    fn a_plan_that_was_taken_back_never_runs_also_when_its_record_is_gone() {
         let limits = Limits::default();
         let keep = limits.server_keep;
         assert!(keep < limits.server_ticket_keep);
         let registry = registry(limits);
-        for id in ["1", "2"] {
-            let planned = registry.add(id.into(), "ann".into(), StatementKind::Effect, "CALL f()");
+        let ann: Arc<str> = "ann".into();
+        let plan = || {
+            let planned = registry.add(&ann, StatementKind::Effect, "CALL f()");
             registry.wait_for_ticket(&planned);
-            if id == "1" {
-                registry.cancel(&planned);
-            }
-        }
+            planned
+        };
+        let (taken_back, planned) = (plan(), plan());
+        registry.cancel(&taken_back);
+        assert!(!taken_back.begin());
+        assert_eq!(taken_back.problem().unwrap().0, StatusCode::CONFLICT);
+        assert!(fetched(&registry, &taken_back.id).is_err());
         registry.clock.advance(keep + Duration::from_secs(1));
-        assert!(registry.get("1", "ann").is_err() && registry.get("2", "ann").is_ok());
-        assert!(registry.was_cancelled("1", "ann") && !registry.was_cancelled("1", "bob"));
-        assert!(!registry.was_cancelled("2", "ann"));
+        assert!(registry.get(&taken_back.id, "ann").is_err());
+        assert!(fetched(&registry, &taken_back.id).is_err());
+        assert_eq!(fetched(&registry, &planned.id).unwrap().id, planned.id);
+    }
+
+    /// Its key tells what became of it, so nothing that may have run is refused.
+    #[test]
+    fn a_ticket_is_run_under_its_id_once_and_further_fetches_have_their_own() {
+        let registry = registry(Limits::default());
+        let first = fetched(&registry, "1").unwrap();
+        assert_eq!(&*first.id, "1");
+        let meanwhile = fetched(&registry, "1").unwrap();
+        assert_ne!(meanwhile.id, first.id);
+        registry.end(&first, StatementState::Committed, None, None);
+        assert_eq!(registry.cancel(&first), StatementState::Committed);
+        assert_eq!(first.state(), StatementState::Committed);
+        assert!(!first.cancel.is_cancelled());
+        registry.cancel(&meanwhile);
+        assert!(meanwhile.cancel.is_cancelled());
+        assert!(fetched(&registry, "1").is_ok());
+    }
+
+    #[test]
+    fn only_the_beginning_of_a_statement_is_kept() {
+        assert_eq!(beginning("SELECT 1"), "SELECT 1");
+        let long = "\u{e4}".repeat(SQL_CHARS + 1);
+        let kept = beginning(&long);
+        assert!(kept.ends_with("...") && kept.chars().count() == SQL_CHARS + 3);
     }
 }

@@ -4,7 +4,7 @@
 //! says nothing, keeps no other waiting. HTTP/1.1 and HTTP/2 are chosen by ALPN.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use axum::Router;
 use axum_server::accept::NoDelayAcceptor;
@@ -14,9 +14,13 @@ use tokio::net::TcpListener;
 
 use crate::error::{Code, Error, Result};
 
-/// A certificate chain and its key, ready to be used.
+/// A certificate chain and its key, ready to be used. Clones share what is loaded.
 #[derive(Debug, Clone)]
-pub struct Tls(RustlsConfig);
+pub struct Tls {
+    config: RustlsConfig,
+    certificate: PathBuf,
+    key: PathBuf,
+}
 
 impl Tls {
     /// Reads a certificate chain and a private key, both in PEM.
@@ -25,23 +29,44 @@ impl Tls {
     /// `SG6002 file-unreadable`: a file cannot be read, holds something else, or the two do not
     /// belong together.
     pub async fn load(certificate: &Path, key: &Path) -> Result<Self> {
-        let chain = read(certificate, "CERTIFICATE").await?;
-        let secret = read(key, "PRIVATE KEY").await?;
+        let (chain, secret) = read_both(certificate, key).await?;
         let config = RustlsConfig::from_pem(chain, secret).await;
-        config.map(Self).map_err(|error| {
-            Error::new(
-                Code::FileUnreadable,
-                format!(
-                    "certificate \"{}\" with key \"{}\" cannot be used",
-                    certificate.display(),
-                    key.display()
-                ),
-            )
-            .with_detail(format!("{error}."))
-            .with_hint("Give a chain that begins with the server's own certificate, and its key.")
-            .with_source(error)
+        Ok(Self {
+            config: config.map_err(|error| unfit(certificate, key, error))?,
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
         })
     }
+
+    /// Reads the same files again, for certificates run out. New connections get what is in them;
+    /// where they cannot be used, all stays as it was.
+    ///
+    /// # Errors
+    /// Those of [`Tls::load`].
+    pub async fn reload(&self) -> Result<()> {
+        let (chain, secret) = read_both(&self.certificate, &self.key).await?;
+        let loaded = self.config.reload_from_pem(chain, secret).await;
+        loaded.map_err(|error| unfit(&self.certificate, &self.key, error))
+    }
+}
+
+async fn read_both(certificate: &Path, key: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
+    let chain = read(certificate, "CERTIFICATE").await?;
+    Ok((chain, read(key, "PRIVATE KEY").await?))
+}
+
+fn unfit(certificate: &Path, key: &Path, error: std::io::Error) -> Error {
+    Error::new(
+        Code::FileUnreadable,
+        format!(
+            "certificate \"{}\" with key \"{}\" cannot be used",
+            certificate.display(),
+            key.display()
+        ),
+    )
+    .with_detail(format!("{error}."))
+    .with_hint("Give a chain that begins with the server's own certificate, and its key.")
+    .with_source(error)
 }
 
 async fn read(path: &Path, holds: &str) -> Result<Vec<u8>> {
@@ -76,7 +101,7 @@ pub(super) async fn serve(
     tls: Tls,
     told: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let acceptor = RustlsAcceptor::new(tls.0).acceptor(NoDelayAcceptor::new());
+    let acceptor = RustlsAcceptor::new(tls.config).acceptor(NoDelayAcceptor::new());
     let handle = Handle::new();
     let served = Server::<SocketAddr>::from_listener(listener)
         .acceptor(acceptor)

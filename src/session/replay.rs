@@ -3,9 +3,10 @@
 //!
 //! The key is part of the commit, and a commit with a key that the store has already is refused
 //! while it is decided ([`Draft::note_statement`]). So it does not matter which process, before
-//! or after a crash, a repetition reaches. What is kept for ever is the summary; the rows of the
-//! first answer are not in the ledger.
+//! or after a crash, a repetition reaches. A key counts for [`KEY_KEEP`]. What is kept is a
+//! summary, for the rows of the first answer are not in the ledger.
 //!
+//! [`KEY_KEEP`]: crate::model::kept::KEY_KEEP
 //! [`Draft::note_statement`]: crate::model::draft::Draft::note_statement
 
 use std::sync::Arc;
@@ -13,10 +14,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 
 use crate::error::{Code, Error, Result};
-use crate::model::state::KeptStatement;
+use crate::model::kept::{KeptStatement, digest_of};
 use crate::session::sink::{OutcomeCount, StatementText};
 use crate::session::statement::Statement;
-use crate::session::{Reply, Session, StatementKind, Task, stream_of};
+use crate::session::{Reply, Session, StatementKind, Task, names_procedure, stream_of};
 use crate::tables::columns::{ints, texts};
 
 /// The key as the store keeps it: every user has keys of their own. A key has no line break, so
@@ -41,9 +42,12 @@ impl Session {
         if let Some(reply) = self.replay(&text, &key, kind).await? {
             return Ok(reply);
         }
+        // Workers ask for jobs all the time. A claim that found none has changed nothing, and what
+        // its repetition finds is as good.
+        let calls_procedure = names_procedure(&statement);
         match self.dispatch(task, statement).await {
             Ok(reply) => {
-                if self.ledger().seen().kept.contains_key(&key) {
+                if calls_procedure || self.ledger().seen().kept.get(&key).is_some() {
                     return Ok(reply);
                 }
                 // It found nothing to do; so must every repetition.
@@ -74,7 +78,7 @@ impl Session {
         let Some(kept) = state.kept.get(key) else {
             return Ok(None);
         };
-        if kept.sql != text.sql {
+        if kept.digest != digest_of(&text.sql) {
             return Err(Error::new(
                 Code::KeyReused,
                 "the idempotency key was used for another statement",

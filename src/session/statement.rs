@@ -241,3 +241,84 @@ pub enum TransformBody {
     /// `USING OUTSIDE WORKER`
     Outside,
 }
+
+/// What a statement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatementKind {
+    /// A query without effects.
+    Query,
+    /// A query with effects, or CALL.
+    Effect,
+    /// INSERT, REPLACE, UPDATE, DELETE.
+    Dml,
+    /// CREATE, DROP, CHECKPOINT.
+    Ddl,
+    /// EXPLAIN.
+    Explain,
+    /// PREVIEW.
+    Preview,
+    /// SET, SHOW, DESCRIBE, COPY.
+    Setting,
+}
+
+impl StatementKind {
+    /// Every kind.
+    pub const ALL: &[Self] = &[
+        Self::Query,
+        Self::Effect,
+        Self::Dml,
+        Self::Ddl,
+        Self::Explain,
+        Self::Preview,
+        Self::Setting,
+    ];
+
+    /// The name in headers and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Effect => "effect",
+            Self::Dml => "dml",
+            Self::Ddl => "ddl",
+            Self::Explain => "explain",
+            Self::Preview => "preview",
+            Self::Setting => "setting",
+        }
+    }
+
+    /// Whether a statement of this kind may change the store.
+    pub fn changes(self) -> bool {
+        match self {
+            Self::Effect | Self::Dml | Self::Ddl => true,
+            Self::Query | Self::Explain | Self::Preview | Self::Setting => false,
+        }
+    }
+}
+
+/// What a statement is, before it is run.
+pub fn kind_of(statement: &Statement) -> StatementKind {
+    match statement {
+        Statement::Query(_) => StatementKind::Query,
+        Statement::Effect(_) | Statement::Call(_) => StatementKind::Effect,
+        Statement::Preview(_) => StatementKind::Preview,
+        Statement::Explain { .. } => StatementKind::Explain,
+        Statement::Insert { .. }
+        | Statement::Update { .. }
+        | Statement::Delete { .. }
+        | Statement::Truncate { .. } => StatementKind::Dml,
+        Statement::CreateTable { .. }
+        | Statement::CreateView { .. }
+        | Statement::CreateExternalTable { .. }
+        | Statement::CreateTransform(_)
+        | Statement::Drop { .. }
+        | Statement::Checkpoint => StatementKind::Ddl,
+        Statement::Set(_)
+        | Statement::Show(_)
+        | Statement::Describe(_)
+        | Statement::Copy(_)
+        | Statement::Prepare(_)
+        | Statement::Execute(_)
+        | Statement::Transaction(_)
+        | Statement::Other(_) => StatementKind::Setting,
+    }
+}

@@ -54,9 +54,20 @@ pub struct WriteAction {
     name: String,
     table: Arc<SourceTable>,
     schema: SchemaRef,
-    ledger: Ledger,
-    text: StatementText,
-    done: Arc<Mutex<Option<Done>>>,
+    target: WriteTarget,
+}
+
+/// Where a write goes, and how many rows it may touch.
+#[derive(Debug, Clone)]
+pub struct WriteTarget {
+    /// The ledger that gets the commit.
+    pub ledger: Ledger,
+    /// The statement, as the commit notes it.
+    pub text: StatementText,
+    /// Where the commit is told.
+    pub done: Arc<Mutex<Option<Done>>>,
+    /// Rows that it may touch.
+    pub rows_max: usize,
 }
 
 /// Plans a writing statement on a source table.
@@ -69,9 +80,7 @@ pub async fn plan_write(
     state: &State,
     tree: SyntaxTree,
     table: &str,
-    ledger: &Ledger,
-    text: StatementText,
-    done: Arc<Mutex<Option<Done>>>,
+    target: WriteTarget,
 ) -> Result<LogicalPlan> {
     let Some(table) = state.table(table).map(Arc::clone) else {
         return Err(not_a_source_table(state, table));
@@ -111,9 +120,7 @@ pub async fn plan_write(
         name: format!("{name} {}", table.name),
         table,
         schema,
-        ledger: ledger.clone(),
-        text,
-        done,
+        target,
     };
     EffectNode::plan(input, Arc::new(action))
 }
@@ -383,14 +390,17 @@ impl WriteAction {
                 continue;
             }
             collected.rows += batch.num_rows();
-            let limit = self.ledger.limits().effect_rows_max;
+            let limit = self.target.rows_max;
             if collected.rows > limit {
                 return Err(Error::new(
                     Code::TooManyRows,
                     format!("the statement touches more than {limit} rows"),
                 )
-                .with_detail("The limit is the setting effect_rows_max. Nothing was changed.")
-                .with_hint("Narrow it with WHERE, or do it in parts."));
+                .with_detail("Nothing was changed.")
+                .with_hint(
+                    "Narrow it with WHERE, do it in parts, or raise max_rows of the request or \
+                     effect_rows_max.",
+                ));
             }
             let keys = Arc::clone(batch.column(key));
             if keys.null_count() > 0 {
@@ -426,7 +436,7 @@ impl WriteAction {
                 Some(writer) => writer,
                 None => {
                     let path = run_path(&self.table);
-                    let store = self.ledger.store();
+                    let store = self.target.ledger.store();
                     let schema = Arc::clone(&self.schema);
                     writer.insert(RunWriter::open(store, &path, schema, &self.table.def.key).await?)
                 }
@@ -444,10 +454,11 @@ impl WriteAction {
         let affected = rows.rows as u64;
         let run = run.map(new_run);
         let (kind, table) = (self.kind, Arc::clone(&self.table));
-        let text = self.text.clone();
+        let text = self.target.text.clone();
         let committed = self
+            .target
             .ledger
-            .commit(self.text.author.clone(), move |draft| {
+            .commit(self.target.text.author.clone(), move |draft| {
                 draft.require_table(&table)?;
                 match (kind, &run) {
                     (Kind::Put(mode), Some(run)) => {
@@ -476,7 +487,7 @@ impl WriteAction {
     }
 
     fn finish(&self, version: Version, rows: u64) {
-        if let Ok(mut done) = self.done.lock() {
+        if let Ok(mut done) = self.target.done.lock() {
             *done = Some(Done {
                 version,
                 summary: Vec::new(),
@@ -546,7 +557,7 @@ impl RootAction for WriteAction {
     ) -> Result<Vec<RecordBatch>> {
         let (rows, run) = self.collect(&mut input).await?;
         let count = if rows.rows == 0 {
-            self.finish(self.ledger.seen().version, 0);
+            self.finish(self.target.ledger.seen().version, 0);
             0
         } else {
             self.commit(rows, run).await?

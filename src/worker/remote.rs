@@ -24,11 +24,12 @@ use serde_json::Value;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::client::{Answer, Client, Request};
+use crate::client::{Client, Request};
 use crate::config::Limits;
 use crate::error::{Error, Result};
 use crate::id::{JobId, Token};
 use crate::model::decide::Report;
+use crate::session::OutcomeCount;
 use crate::session::names::literal;
 use crate::session::source_rows::URI;
 use crate::worker::queue::{Beat, Ended, Group, GroupJob, Input, Queue, Ready, Verdicts};
@@ -78,16 +79,26 @@ impl Remote {
         }
     }
 
-    /// Runs a statement that may be sent again.
-    async fn run(&self, sql: String, tables: Vec<(&'static str, RecordBatch)>) -> Result<Answer> {
+    /// Runs a statement that may be sent again, also where its answer broke off.
+    ///
+    /// # Returns
+    /// How often each effect ended in which way, and the rows.
+    async fn run(
+        &self,
+        sql: String,
+        tables: Vec<(&'static str, RecordBatch)>,
+    ) -> Result<(Vec<OutcomeCount>, Vec<RecordBatch>)> {
         let key = Uuid::now_v7().to_string();
-        ASKS.run(|| {
-            self.client.execute(Request {
+        ASKS.run(async || {
+            let request = Request {
                 sql: sql.clone(),
                 tables: tables.clone(),
                 idempotency_key: Some(key.clone()),
                 timeout: Some(REQUEST_TIMEOUT),
-            })
+            };
+            let mut answer = self.client.execute(request).await?;
+            let summary = std::mem::take(&mut answer.summary);
+            Ok((summary, answer.collect().await?))
         })
         .await
     }
@@ -108,10 +119,10 @@ impl Remote {
             literal(&listed.name),
             listed.def.group_size
         );
-        let answer = self.run(sql, Vec::new()).await?;
+        let (_, claimed) = self.run(sql, Vec::new()).await?;
         let mut jobs = Vec::new();
         let mut replaced = false;
-        for batch in answer.collect().await? {
+        for batch in claimed {
             let rows = Rows(&batch);
             for row in 0..batch.num_rows() {
                 // The counts of an answer that was lost name no jobs.

@@ -769,6 +769,20 @@ async fn health_metrics_and_the_description_answer() {
     assert_eq!(server.get("/health/live").await.ok().text(), "live\n");
     assert_eq!(server.get("/health/ready").await.ok().text(), "ready\n");
     let metrics = server.get("/metrics").await.ok().text();
+    server
+        .post("CALL claim_jobs('w', 'index', max => 1)", &[])
+        .await
+        .ok();
+    let complete = "SELECT complete_job(job_id, token) FROM jobs WHERE state = 'running'";
+    server.post(complete, &[]).await.ok();
+    let worked = server.get("/metrics").await.ok().text();
+    let count = "sluicegate_attempt_duration_seconds_count{transform=\"index\"} 1";
+    assert!(worked.contains(count), "{worked}");
+    let lags = [
+        "sluicegate_ledger_lag_commits 0",
+        "sluicegate_ledger_commits_to_replay 6",
+    ];
+    assert!(lags.iter().all(|lag| worked.contains(lag)), "{worked}");
     for line in [
         "sluicegate_commits_total 4",
         "sluicegate_jobs_waiting{transform=\"index\"} 3",

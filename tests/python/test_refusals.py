@@ -1,9 +1,12 @@
 """What must be refused, and with which status."""
 
+import gzip
 import os
+import time
+import uuid
 
 import pytest
-from conftest import Server
+from conftest import Server, run
 
 EFFECT = "SELECT schedule_job('index', id) FROM things"
 CLAIM = "CALL claim_jobs('w', max => 1)"
@@ -59,8 +62,6 @@ def test_without_a_known_token_nothing_is_answered(guarded, authorization):
 def test_a_revoked_token_is_refused_at_once(guarded):
     token = f"Bearer {guarded.token('reader', 'short-lived')}"
     assert guarded.sql("SELECT 1", Authorization=token).status == 200
-    from conftest import run
-
     run("--store", guarded.store, "token", "revoke", "short-lived", folder=guarded.folder)
     assert guarded.sql("SELECT 1", Authorization=token).status == 401
 
@@ -223,3 +224,123 @@ def test_get_is_for_queries_only(guarded):
     for sql in ["SELECT+set_status('things','a','X')", "DELETE+FROM+things", "CHECKPOINT"]:
         answer = guarded.send("GET", f"/v1/sql?q={sql}", Authorization=guarded.tokens["admin"])
         assert (answer.status, answer.headers["Allow"]) == (405, "POST"), sql
+
+
+def test_a_token_that_is_revoked_while_its_body_comes_does_nothing_more(guarded):
+    token = guarded.token("operator", "slow")
+    head = {"Authorization": f"Bearer {token}", "Content-Type": "text/plain"}
+    sql = EFFECT.encode()
+
+    def half_and_half():
+        yield sql[:10]
+        run("--store", guarded.store, "token", "revoke", "slow", folder=guarded.folder)
+        # For so long a judgement counts.
+        time.sleep(1.1)
+        yield sql[10:]
+
+    connection = guarded.connect()
+    connection.request("POST", "/v1/sql", half_and_half(), head, encode_chunked=True)
+    assert connection.getresponse().status == 401
+
+
+def test_whoever_may_write_no_rows_is_refused_before_they_are_read(guarded):
+    connection = guarded.connect()
+    connection.putrequest("POST", "/v1/flight/put?table=things")
+    connection.putheader("Authorization", guarded.tokens["worker"])
+    connection.putheader("Content-Type", "application/vnd.apache.arrow.stream")
+    connection.putheader("Content-Length", "1000000000")
+    connection.endheaders()
+    # Not one byte of the body was sent.
+    assert connection.getresponse().status == 403
+
+
+def test_a_compressed_body_is_refused_for_what_it_is(guarded):
+    answer = guarded.send(
+        "POST",
+        "/v1/sql",
+        gzip.compress(b"SELECT 1"),
+        Authorization=guarded.tokens["reader"],
+        Content_Encoding="gzip",
+    )
+    assert (answer.status, answer.code()) == (415, "SG4005")
+
+
+def test_more_rows_than_wanted_are_refused_before_anything_is_changed(guarded):
+    headers = {"Authorization": guarded.tokens["admin"], "Sluicegate_Max_Rows": 1}
+    guarded.rows(CREATE.replace("others", "few"), Authorization=headers["Authorization"])
+    before = guarded.number("SELECT max(version) FROM events", **headers)
+    for sql in [
+        "INSERT INTO few VALUES ('a'), ('b')",
+        "SELECT acquire_lock('few/' || value) FROM range(0, 2)",
+    ]:
+        answer = guarded.sql(sql, **headers)
+        assert (answer.status, answer.code()) == (413, "SG5001"), sql
+        assert answer.json()["effects_committed"] is False
+    none = {**headers, "Sluicegate_Max_Rows": 0}
+    assert guarded.sql("SELECT acquire_lock('few')", **none).status == 413
+    assert guarded.number("SELECT max(version) FROM events", **headers) == before
+    assert guarded.sql("INSERT INTO few VALUES ('a')", **headers).status == 200
+
+
+def test_a_ticket_is_run_by_get_only(guarded):
+    authorization = guarded.tokens["admin"]
+    asked = guarded.send(
+        "POST", "/v1/flight/info", b"SELECT acquire_lock('once')", Authorization=authorization
+    )
+    where = "/v1/flight/stream/" + asked.json()["endpoints"][0]["ticket"]
+    answer = guarded.send("HEAD", where, Authorization=authorization)
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET")
+    held = "SELECT count(*) FROM locks WHERE resource = 'once'"
+    assert guarded.number(held, Authorization=authorization) == 0
+    assert guarded.send("GET", where, Authorization=authorization).status == 200
+    assert guarded.number(held, Authorization=authorization) == 1
+
+
+def test_the_ticket_of_a_statement_that_has_ended_tells_its_outcome_also_after_a_cancel(guarded):
+    authorization = guarded.tokens["admin"]
+
+    def plan(resource):
+        sql = f"SELECT acquire_lock('{resource}') AS token".encode()
+        asked = guarded.send("POST", "/v1/flight/info", sql, Authorization=authorization).json()
+        where = "/v1/flight/stream/" + asked["endpoints"][0]["ticket"]
+        return where, "/v1/statements/" + asked["statement_id"]
+
+    where, record = plan("ended")
+    first = guarded.send("GET", where, Authorization=authorization)
+    assert guarded.send("DELETE", record, Authorization=authorization).status == 202
+    again = guarded.send("GET", where, Authorization=authorization)
+    assert (again.status, again.body) == (200, first.body)
+    assert again.headers["Idempotency-Replayed"] == "?1"
+    # One that was taken back before it ran never runs, and says why.
+    where, record = plan("taken-back")
+    assert guarded.send("DELETE", record, Authorization=authorization).status == 202
+    for path in (where, record + "/result"):
+        answer = guarded.send("GET", path, Authorization=authorization)
+        assert (answer.status, answer.code()) == (409, "SG4010"), path
+        assert answer.json()["effects_committed"] is False
+
+
+def test_a_repetition_that_is_not_waited_for_says_so(guarded):
+    headers = {
+        "Authorization": guarded.tokens["admin"],
+        "Idempotency_Key": uuid.uuid4(),
+        "Prefer": "wait=60",
+    }
+    sql = "SELECT acquire_lock('asynchronous')"
+    first = guarded.sql(sql, **headers)
+    again = guarded.sql(sql, **headers)
+    assert first.status == again.status == 200 and again.body == first.body
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.headers["Idempotency-Replayed"] == "?1"
+    assert again.headers["Sluicegate-Statement-Id"] == first.headers["Sluicegate-Statement-Id"]
+
+
+def test_a_claim_that_finds_nothing_is_no_commit(guarded):
+    headers = {"Authorization": guarded.tokens["admin"], "Idempotency_Key": uuid.uuid4()}
+    guarded.rows(
+        "CREATE TRANSFORM idle ON things FROM STATUS 'RAW' TO STATUS 'DONE' USING OUTSIDE WORKER",
+        Authorization=headers["Authorization"],
+    )
+    before = guarded.number("SELECT max(version) FROM events", **headers)
+    assert guarded.rows("CALL claim_jobs('w', 'idle')", **headers) == []
+    assert guarded.number("SELECT max(version) FROM events", **headers) == before

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -160,3 +161,32 @@ def test_a_server_ends_although_a_handshake_hangs(tmp_path):
         began = time.monotonic()
         server.communicate(timeout=90)
         assert server.returncode == 0, time.monotonic() - began
+
+
+def test_a_new_certificate_is_used_from_sighup_on_and_a_broken_one_never(tmp_path):
+    certificate(tmp_path, "own")
+    server = serve(tmp_path, "--tls-cert", "own.pem", "--tls-key", "own.key")
+    line = server.stderr.readline()
+    url = next(word for word in line.split() if word.startswith("https://")).rstrip(";")
+    # It listens before it says so, but hears SIGHUP only when it serves.
+    first = ssl.create_default_context(cafile=tmp_path / "own.pem")
+    until(lambda: urllib.request.urlopen(f"{url}/health/live", context=first).status == 200)
+
+    def shown():
+        return ssl.get_server_certificate(tuple(url.removeprefix("https://").split(":")))
+
+    old = shown()
+    certificate(tmp_path, "own")
+    server.send_signal(signal.SIGHUP)
+    until(lambda: shown() != old)
+    new = shown()
+    (tmp_path / "own.pem").write_text("no certificate")
+    server.send_signal(signal.SIGHUP)
+    told = ""
+    while "SG6002" not in told:
+        told = server.stderr.readline()
+        assert told, "it has ended"
+    assert shown() == new
+    server.terminate()
+    server.communicate(timeout=60)
+    assert server.returncode == 0

@@ -394,7 +394,7 @@ async fn a_checkpoint_of_a_later_format_is_refused() {
     let body = body
         .strip_suffix('}')
         .unwrap()
-        .replace("\"format\":1", "\"format\":99");
+        .replace(&format!("\"format\":{}", codec::FORMAT), "\"format\":99");
     let hash = codec::content_hash(body.as_bytes());
     let text = format!("{{\"hash\":\"{hash:016x}\",\"checkpoint\":{body}}}\n");
     let path = manifest_path(world.version());

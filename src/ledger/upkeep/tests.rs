@@ -15,6 +15,7 @@ use crate::model::compare::difference;
 use crate::model::decide::{
     AcquireOptions, Completion, IfExists, NewRun, Report, ScheduleOptions, WriteMode,
 };
+use crate::model::kept::digest_of;
 use crate::model::keys::{Key, KeyType};
 use crate::model::locks::LockMode;
 
@@ -326,6 +327,9 @@ async fn stores_of_every_format_open() {
             "DONE"
         );
         assert_eq!(state.locks.iter().count(), 1);
+        // That of format 1 has none in its checkpoint.
+        assert_eq!(state.kept.get("early").is_some(), format >= 2);
+        assert_eq!(state.kept.get("key").unwrap().digest, digest_of("SELECT 1"));
         let report = check(&store).await.unwrap();
         assert_eq!(report.findings, []);
         assert_eq!((report.checkpoints, report.runs), (1, 1));
@@ -375,7 +379,8 @@ async fn write_fixture(folder: &Path) {
                 owner: None,
                 reason: Some("a look"),
             };
-            draft.acquire_lock("notices/c", options).map(drop)
+            draft.acquire_lock("notices/c", options).map(drop)?;
+            draft.note_statement("SELECT 0", Some("early"), "{}")
         })
         .await;
     checkpoint::write(&world.store, &world.state, world.now)

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Int64Array, PrimitiveArray, RecordBatch, StringArray, UInt32Array,
+    Array, ArrayRef, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Int64Array, PrimitiveArray,
+    RecordBatch, StringArray, UInt32Array,
 };
 use arrow::datatypes::{
     ArrowPrimitiveType, Int16Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
@@ -17,11 +18,11 @@ use super::{Damage, Frozen, NO_EXTRA, Part, PartKind};
 use crate::id::{BatchId, JobId, RunId, Slot, TableId, Token, TransformId, Version};
 use crate::model::chunked::LEAF_ITEMS;
 use crate::model::jobs::{Batch, Job, JobExtra, JobState, Worker};
+use crate::model::kept::{KeptStatement, digest_of};
 use crate::model::keys::{KeyPart, KeyType};
 use crate::model::locks::{Lock, LockMode};
 use crate::model::queue::QueueRange;
 use crate::model::sources::{Presence, Run, Source, SourceTable, StatusCode};
-use crate::model::state::KeptStatement;
 use crate::time::Timestamp;
 
 /// A decoded part.
@@ -331,6 +332,15 @@ fn queues(ranges: &[(TransformId, QueueRange)]) -> Columns {
     ]
 }
 
+fn digests(kept: &[(&Arc<str>, &KeptStatement)]) -> ArrayRef {
+    let mut digests = FixedSizeBinaryBuilder::with_capacity(kept.len(), 32);
+    for (_, one) in kept {
+        // A digest is as long as it says.
+        let _ = digests.append_value(one.digest);
+    }
+    Arc::new(digests.finish())
+}
+
 fn kept(kept: &[(&Arc<str>, &KeptStatement)]) -> Columns {
     vec![
         ("key", texts(kept, |(key, _)| Some(key))),
@@ -338,7 +348,7 @@ fn kept(kept: &[(&Arc<str>, &KeptStatement)]) -> Columns {
             "statement_id",
             texts(kept, |(_, one)| Some(&*one.statement_id)),
         ),
-        ("sql", texts(kept, |(_, one)| Some(&*one.sql))),
+        ("digest", digests(kept)),
         ("summary", texts(kept, |(_, one)| Some(&*one.summary))),
         (
             "version",
@@ -633,6 +643,16 @@ impl<'b> Cells<'b> {
             .then(|| column.value(self.row).into()))
     }
 
+    /// Format 1 has the text of the statement in its place.
+    fn digest(&self) -> Result<[u8; 32], Damage> {
+        if self.batch.column_by_name("sql").is_some() {
+            return Ok(digest_of(&self.text("sql")?));
+        }
+        let column = array::<FixedSizeBinaryArray>(self.batch, "digest")?;
+        let digest = column.value(self.row).try_into();
+        digest.map_err(|_| Damage::new("a digest has another length"))
+    }
+
     fn text(&self, name: &str) -> Result<Arc<str>, Damage> {
         Ok(self.text_if(name)?.unwrap_or_default())
     }
@@ -736,7 +756,7 @@ fn thaw_kept(batch: &RecordBatch) -> Result<Vec<(Arc<str>, KeptStatement)>, Dama
     let kept = |cells: Cells<'_>| {
         let kept = KeptStatement {
             statement_id: cells.text("statement_id")?,
-            sql: cells.text("sql")?,
+            digest: cells.digest()?,
             summary: cells.text("summary")?,
             version: Version(cells.u64("version")?),
             at: cells.time("at")?,
@@ -744,4 +764,36 @@ fn thaw_kept(batch: &RecordBatch) -> Result<Vec<(Arc<str>, KeptStatement)>, Dama
         Ok((cells.text("key")?, kept))
     };
     Cells::rows(batch).map(kept).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_of_format_1_are_read_by_their_texts() {
+        let one = KeptStatement {
+            statement_id: "s".into(),
+            digest: digest_of("SELECT 1"),
+            summary: "[]".into(),
+            version: Version(3),
+            at: Timestamp(4),
+        };
+        let key: Arc<str> = "ann\nk".into();
+        let mut columns = kept(&[(&key, &one)]);
+        let newest = RecordBatch::try_from_iter(columns.clone()).unwrap();
+        columns.retain(|(name, _)| *name != "digest");
+        columns.push(("sql", texts(&["SELECT 1"], |sql| Some(*sql))));
+        let first = RecordBatch::try_from_iter(columns).unwrap();
+        for batch in [newest, first] {
+            assert_eq!(
+                thaw_kept(&batch).unwrap(),
+                [(Arc::clone(&key), one.clone())]
+            );
+        }
+        let short = FixedSizeBinaryArray::try_from_iter([[0_u8; 3]].iter()).unwrap();
+        let column: ArrayRef = Arc::new(short);
+        let damaged = RecordBatch::try_from_iter([("digest", column)]).unwrap();
+        assert!(thaw_kept(&damaged).is_err());
+    }
 }

@@ -1,6 +1,6 @@
 //! Rows as Flight messages, both ways, in bounded memory.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 use crate::server::allowance::Allowance;
 use crate::server::delivery::{Encode, deliver};
 use crate::server::flight_sql::status::status;
+use crate::server::intake::{Intake, timely};
 use crate::server::ipc::{Upload, Uploaded};
 use crate::server::problem::Problem;
-use crate::server::request::Intake;
 use crate::server::run::{Rows, Run, check_rows};
 
 /// Messages on their way.
@@ -92,13 +92,15 @@ pub(super) fn of_run(run: Run, schema: SchemaRef, rows: Rows, rows_max: Option<u
 /// # Errors
 /// Those of [`Upload`]; `SG4003 bad-request` for a stream that is cut short.
 pub(super) async fn received(
-    mut stream: PeekableFlightDataStream,
+    stream: PeekableFlightDataStream,
     intake: Intake<'_>,
 ) -> Result<(Option<Uploaded>, Allowance), Status> {
     let allowance = intake.allowance();
     let mut upload = Upload::new(allowance.clone(), intake.rows_max);
     let mut some = false;
+    let mut stream = pin!(timely(stream, intake.waits));
     while let Some(message) = stream.next().await {
+        let message = message.map_err(status)?;
         let FlightData {
             data_header,
             data_body,

@@ -228,14 +228,7 @@ impl EffectAction {
                 continue;
             }
             rows += batch.num_rows();
-            if rows > self.rows_max {
-                return Err(Error::new(
-                    Code::TooManyRows,
-                    format!("the effect statement has more than {} rows", self.rows_max),
-                )
-                .with_detail("Nothing was changed.")
-                .with_hint("Narrow the WHERE, add a LIMIT, or raise effect_rows_max."));
-            }
+            check_effect_rows(rows, self.rows_max)?;
             // Twice: the arguments are copied into one array for the sink.
             reservation.try_grow(2 * memory.count_batch(&batch))?;
             batches.push(batch);
@@ -394,4 +387,22 @@ impl RootAction for EffectAction {
         let calls = self.bind(&batches)?;
         self.decide(batches, rows, calls, &output).await
     }
+}
+
+/// Refuses an effect statement of more rows than it may have.
+///
+/// # Errors
+/// `SG5001 too-many-rows`.
+pub fn check_effect_rows(rows: usize, rows_max: usize) -> Result<()> {
+    if rows <= rows_max {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::TooManyRows,
+        format!("the effect statement has more than {rows_max} rows"),
+    )
+    .with_detail("Nothing was changed.")
+    .with_hint(
+        "Narrow the WHERE, add a LIMIT, or raise max_rows of the request or effect_rows_max.",
+    ))
 }

@@ -177,9 +177,9 @@ impl Remote {
 
     /// Runs a statement of reports, and tells how they ended.
     async fn counts(&self, sql: &str, rows: RecordBatch) -> Result<Verdicts> {
-        let answer = self.run(sql.to_owned(), vec![("ended", rows)]).await?;
+        let (counts, _) = self.run(sql.to_owned(), vec![("ended", rows)]).await?;
         let mut verdicts = Verdicts::new();
-        for count in answer.summary {
+        for count in counts {
             let verdict = Verdict::ALL.iter().find(|one| one.name() == count.outcome);
             if let Some(verdict) = verdict {
                 *verdicts.entry(*verdict).or_default() += count.count;
