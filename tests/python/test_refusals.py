@@ -344,3 +344,28 @@ def test_a_claim_that_finds_nothing_is_no_commit(guarded):
     before = guarded.number("SELECT max(version) FROM events", **headers)
     assert guarded.rows("CALL claim_jobs('w', 'idle')", **headers) == []
     assert guarded.number("SELECT max(version) FROM events", **headers) == before
+
+
+def test_a_file_of_an_attempt_is_stored_once_and_only_the_same_again(guarded):
+    authorization = guarded.tokens["admin"]
+    for sql in [
+        "CREATE TRANSFORM store ON things FROM STATUS 'RAW' TO STATUS 'DONE' USING OUTSIDE WORKER",
+        "INSERT INTO things VALUES ('stored')",
+        "SELECT schedule_job('store', 'stored')",
+    ]:
+        guarded.rows(sql, Authorization=authorization)
+    claimed = guarded.rows("CALL claim_jobs('w', 'store')", Authorization=authorization)
+    job, token = claimed[0][:2]
+    where = f"/v1/jobs/{job}/output?token={token}&path=a.ttl"
+
+    def put(content, place=where):
+        return guarded.send("PUT", place, content, Authorization=authorization).status
+
+    assert put(b"<a> <b> <c>") == 200
+    assert put(b"<a> <b> <c>") == 200
+    assert put(b"<a> <b> <d>") == 409
+    assert put(b"<a>") == 409
+    assert put(b"<a>", where.replace(f"token={token}", f"token={int(token) + 1}")) == 409
+    read = f"SELECT read_text(concat('store/outputs/store/{job}/1/', 'a.ttl'))"
+    assert guarded.rows(read, Authorization=authorization) == [("<a> <b> <c>",)]
+
