@@ -5,6 +5,7 @@
 //! root, so a write is exact in the same way as an effect: it reads all rows, writes one Parquet
 //! run, and commits once.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
@@ -287,6 +288,7 @@ fn complete(tree: SyntaxTree, table: &SourceTable) -> Result<SyntaxTree> {
             SqlStatement::Insert(insert)
         }
         SqlStatement::Update(update) => {
+            let mut assigned = HashSet::new();
             for assignment in &update.assignments {
                 let AssignmentTarget::ColumnName(name) = &assignment.target else {
                     return Err(
@@ -309,6 +311,13 @@ fn complete(tree: SyntaxTree, table: &SourceTable) -> Result<SyntaxTree> {
                         format!("key column \"{column}\" cannot be changed"),
                     )
                     .with_hint("DELETE the row and INSERT it with its new key."));
+                }
+                if !assigned.insert(column.clone()) {
+                    return Err(Error::new(
+                        Code::PlanError,
+                        format!("column \"{column}\" is assigned to twice"),
+                    )
+                    .with_hint("Leave one of the two out."));
                 }
             }
             SqlStatement::Update(update)
