@@ -123,6 +123,8 @@ struct App {
     loopback: bool,
     registry: Registry,
     places: Arc<Semaphore>,
+    /// Of ended statements whose kept rows are being sent.
+    sending: Arc<Semaphore>,
     /// Bytes of what came with requests.
     uploads: Arc<Semaphore>,
     metrics: Metrics,
@@ -216,6 +218,7 @@ pub async fn serve(
         options,
         registry: Registry::new(clock, Arc::clone(&limits), closing.clone()),
         places: Arc::new(Semaphore::new(limits.server_statements_max)),
+        sending: Arc::new(Semaphore::new(limits.server_statements_max)),
         uploads: Arc::new(Semaphore::new(permits(limits.server_uploads_bytes_max))),
         metrics: Metrics::default(),
         tasks: TaskTracker::new(),

@@ -10,6 +10,10 @@ use crate::error::{Code, Error, Result};
 /// Bytes of one permit of the pool. Chosen: a semaphore counts to 2^29 on small machines.
 const PERMIT_BYTES: usize = 1024;
 
+/// Bytes of each request that do not count, so that people can send their statements while others
+/// upload all that the server holds. Chosen: ample for what is typed.
+const FREE_BYTES: usize = 64 << 10;
+
 /// The permits of a pool of so many bytes.
 pub(super) fn permits(bytes: usize) -> usize {
     (bytes / PERMIT_BYTES).min(Semaphore::MAX_PERMITS)
@@ -52,7 +56,8 @@ impl Allowance {
             .permit
             .as_ref()
             .map_or(0, OwnedSemaphorePermit::num_permits);
-        let needs = all.div_ceil(PERMIT_BYTES).saturating_sub(has);
+        let counted = all.saturating_sub(FREE_BYTES);
+        let needs = counted.div_ceil(PERMIT_BYTES).saturating_sub(has);
         let needs = u32::try_from(needs).map_err(|_| too_large(taken.bytes_max))?;
         let more = Arc::clone(&taken.pool).try_acquire_many_owned(needs);
         let more = more.map_err(|_| {
@@ -87,13 +92,15 @@ mod tests {
     #[test]
     fn one_request_and_all_together_are_bounded() {
         let pool = Arc::new(Semaphore::new(permits(10 << 10)));
-        let first = Allowance::new(&pool, 8 << 10);
-        first.take(1).unwrap();
+        let first = Allowance::new(&pool, FREE_BYTES + (8 << 10));
+        first.take(FREE_BYTES + 1).unwrap();
         first.take(7 << 10).unwrap();
         assert_eq!(first.take(2 << 10).unwrap_err().code(), Code::TooLarge);
-        let second = Allowance::new(&pool, 8 << 10);
-        second.take(2 << 10).unwrap();
+        let second = Allowance::new(&pool, FREE_BYTES + (8 << 10));
+        second.take(FREE_BYTES + (2 << 10)).unwrap();
         assert_eq!(second.take(1).unwrap_err().code(), Code::TooBusy);
+        let short = Allowance::new(&pool, FREE_BYTES);
+        short.take(FREE_BYTES).unwrap();
         drop(first);
         second.take(6 << 10).unwrap();
     }

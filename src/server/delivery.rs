@@ -6,11 +6,15 @@
 //! although nobody reads. What was begun and not completed ends in an error, which no client takes
 //! for the end of the rows.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, RecordBatch};
 use futures::{Stream, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
+use crate::server::App;
 use crate::server::problem::Problem;
 use crate::server::run::{Rows, Run};
 use crate::server::statements::{Outcome, cancelled};
@@ -25,6 +29,56 @@ const SLICE_ROWS: usize = 8192;
 /// Bytes of rows in memory that are made into a piece at once. Chosen: documents make a batch of
 /// hundreds of megabytes, and the pieces of all clients are in memory beside it.
 const SLICE_BYTES: usize = 1 << 20;
+
+/// What the rows are of. It holds a place, which is free when it is dropped.
+pub(super) enum Of {
+    /// A statement that runs.
+    Run(Run),
+    /// One that has ended; its rows are in memory as long as they are sent.
+    Kept {
+        /// The server.
+        app: Arc<App>,
+        /// Among those whose rows are sent, so that their bytes are bounded.
+        _place: OwnedSemaphorePermit,
+    },
+}
+
+impl Of {
+    fn app(&self) -> &App {
+        match self {
+            Self::Run(run) => &run.app,
+            Self::Kept { app, .. } => app,
+        }
+    }
+
+    fn cancel(&self) -> &CancellationToken {
+        match self {
+            Self::Run(run) => &run.record.cancel,
+            Self::Kept { app, .. } => &app.closing,
+        }
+    }
+
+    fn succeed(&self, rows: u64) {
+        if let Self::Run(run) = self {
+            let outcome = run.record.outcome();
+            run.record.note(Outcome {
+                rows: Some(rows),
+                ..outcome
+            });
+            run.succeed(None);
+        }
+    }
+
+    fn fail(&self, error: Error) -> Problem {
+        match self {
+            Self::Run(run) => {
+                tracing::info!(%error, statement_id = %run.record.id, "a result was cut short");
+                run.fail(error)
+            }
+            Self::Kept { .. } => error.into(),
+        }
+    }
+}
 
 /// Makes what is sent out of rows.
 pub(super) trait Encode: Send + 'static {
@@ -57,13 +111,13 @@ pub(super) fn cut(batch: &RecordBatch) -> (RecordBatch, Option<RecordBatch>) {
     (batch.slice(0, length), rest)
 }
 
-/// Sends the rows of a run.
+/// Sends rows.
 ///
 /// # Arguments
 /// `head`: what was made of the first rows already; `rest`: what is left of the batch that they
 /// were in.
 pub(super) fn deliver<E: Encode>(
-    run: Run,
+    of: Of,
     encoder: E,
     head: Option<E::Piece>,
     rest: Option<RecordBatch>,
@@ -71,16 +125,13 @@ pub(super) fn deliver<E: Encode>(
 ) -> impl Stream<Item = Result<E::Piece, Problem>> + Send + 'static {
     let (pieces, mut taken) = mpsc::channel(PIECES_MAX);
     let (tells, told) = oneshot::channel();
-    let tasks = run.app.tasks.clone();
+    let tasks = of.app().tasks.clone();
     tasks.spawn(async move {
         let rows = futures::stream::iter(rest.map(Ok)).chain(rows);
-        let driven = drive(&run, encoder, head, rows, &pieces).await;
-        let end = driven.map_err(|error| {
-            tracing::info!(%error, statement_id = %run.record.id, "a result was cut short");
-            run.fail(error)
-        });
+        let driven = drive(&of, encoder, head, rows, &pieces).await;
+        let end = driven.map_err(|error| of.fail(error));
         // The place is free before the client hears of the end, for it may never listen.
-        drop(run);
+        drop(of);
         // A client that has gone needs no end.
         let _ = tells.send(end);
     });
@@ -99,26 +150,26 @@ pub(super) fn deliver<E: Encode>(
 }
 
 async fn drive<E: Encode>(
-    run: &Run,
+    of: &Of,
     mut encoder: E,
     head: Option<E::Piece>,
     mut rows: impl Stream<Item = Result<RecordBatch>> + Unpin,
     pieces: &mpsc::Sender<E::Piece>,
 ) -> Result<()> {
-    let stall_max = run.app.limits().server_stall_max;
+    let stall_max = of.app().limits().server_stall_max;
     let send = async |piece: Option<E::Piece>| -> Result<()> {
         let Some(piece) = piece else { return Ok(()) };
         tokio::select! {
             biased;
             sent = pieces.send(piece) => sent.map_err(|_| gone()),
-            () = run.record.cancel.cancelled() => Err(cancelled()),
+            () = of.cancel().cancelled() => Err(cancelled()),
             () = tokio::time::sleep(stall_max) => Err(stalled()),
         }
     };
     send(head).await?;
     loop {
         let next = tokio::select! {
-            () = run.record.cancel.cancelled() => return Err(cancelled()),
+            () = of.cancel().cancelled() => return Err(cancelled()),
             () = pieces.closed() => return Err(gone()),
             next = rows.next() => next,
         };
@@ -134,13 +185,8 @@ async fn drive<E: Encode>(
     }
     let count = encoder.rows();
     let last = encoder.finish()?;
-    let outcome = run.record.outcome();
-    run.record.note(Outcome {
-        rows: Some(count),
-        ..outcome
-    });
     // Ended before the last bytes are gone: whoever has read them all finds it so.
-    run.succeed(None);
+    of.succeed(count);
     send(last).await
 }
 

@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result};
 use crate::format::{Format, Look, ResultWriter};
-use crate::server::delivery::{Encode, cut, deliver};
+use crate::server::delivery::{Encode, Of, cut, deliver};
 use crate::server::exact::Exact;
 use crate::server::negotiate::Output;
 use crate::server::problem::Problem;
-use crate::server::run::{Rows, Run, check_rows};
+use crate::server::run::{Rows, check_rows};
 
 /// What a writer has written and nobody has taken yet.
 #[derive(Debug, Clone, Default)]
@@ -132,40 +132,13 @@ fn unfit(format: Format, error: Error) -> Error {
 /// The body of an answer whose beginning, `head`, was encoded already, so that an error up to there
 /// was still an answer of its own. A later one aborts the body, which no client takes for its end.
 pub(super) fn body(
-    run: Run,
+    of: Of,
     encoder: Encoder,
     head: Option<Bytes>,
     rest: Option<RecordBatch>,
     rows: Rows,
 ) -> Body {
-    let pieces = deliver(run, encoder, head, rest, rows);
+    let pieces = deliver(of, encoder, head, rest, rows);
     let aborted = |problem: Problem| io::Error::other(problem.error().to_string());
     Body::from_stream(pieces.map(move |piece| piece.map_err(aborted)))
-}
-
-/// The body of rows that are in memory, which are encoded as the client takes them.
-///
-/// # Errors
-/// Those of the first rows, as an answer of their own.
-pub(super) fn kept_body(mut encoder: Encoder, batches: &[RecordBatch]) -> Result<Body> {
-    let mut batches = Vec::from(batches).into_iter();
-    let (head, mut left) = encoder.begin(batches.next())?;
-    let mut encoder = Some(encoder);
-    let pieces = std::iter::from_fn(move || {
-        let piece = match (left.take().or_else(|| batches.next()), encoder.take()) {
-            (_, None) => return None,
-            (None, Some(encoder)) => encoder.finish(),
-            (Some(batch), Some(mut going)) => {
-                let (slice, rest) = cut(&batch);
-                left = rest;
-                let piece = going.write(slice);
-                encoder = piece.is_ok().then_some(going);
-                piece
-            }
-        };
-        Some(piece.map_err(|error| error.to_string()))
-    });
-    let pieces = head.map(|head| Ok(Some(head))).into_iter().chain(pieces);
-    let pieces = pieces.filter_map(|piece: Result<_, String>| piece.transpose());
-    Ok(Body::from_stream(futures::stream::iter(pieces)))
 }

@@ -13,13 +13,16 @@ use serde_json::{Value, json};
 use crate::error::{Code, Error, Result};
 use crate::server::App;
 use crate::server::auth::{Caller, caller};
+use crate::server::delivery::Of;
 use crate::server::negotiate::{Output, choose};
 use crate::server::problem::{Problem, answer as problem_answer};
 use crate::server::request::{
     Patience, Query, SqlRequest, idempotency_key, of_query, patience, read,
 };
-use crate::server::rows::{Encoder, body, kept_body};
-use crate::server::run::{GetAllowed, Placed, Repetition, Run, check_rows, placed};
+use crate::server::rows::{Encoder, body};
+use crate::server::run::{
+    GetAllowed, Placed, Repetition, Run, check_rows, place_among, placed, stored,
+};
 use crate::server::statements::{Origin, Record, StatementState, expired};
 
 /// The longest header of JSON, in bytes. Chosen: half of what common clients take of all headers.
@@ -137,7 +140,7 @@ async fn run(
                 }
             });
             match tokio::time::timeout(wait, record.ended()).await {
-                Ok(()) => result_of(&record, output),
+                Ok(()) => result_of(app, &record, output).await,
                 Err(_) => Ok(later(&record)),
             }
         }
@@ -182,7 +185,7 @@ pub(super) async fn wait_for(
         output,
     );
     repeat(response.headers_mut(), answer.repetition);
-    *response.body_mut() = body(run, encoder, head, rest, answer.rows);
+    *response.body_mut() = body(Of::Run(run), encoder, head, rest, answer.rows);
     Ok(response)
 }
 
@@ -262,7 +265,7 @@ fn later(record: &Record) -> Response {
     response
 }
 
-fn result_of(record: &Record, output: Output) -> Handled {
+async fn result_of(app: &Arc<App>, record: &Record, output: Output) -> Handled {
     match record.state() {
         StatementState::Planned | StatementState::Running => return Ok(later(record)),
         StatementState::Failed | StatementState::Cancelled => {
@@ -276,8 +279,14 @@ fn result_of(record: &Record, output: Output) -> Handled {
     let Some(kept) = record.kept() else {
         return Err(expired("the rows of the statement are not kept").into());
     };
-    let encoder = Encoder::try_new(&kept.schema, output, None)?;
-    let mut response = Response::new(kept_body(encoder, &kept.batches)?);
+    let of = Of::Kept {
+        app: Arc::clone(app),
+        _place: place_among(&app.sending)?,
+    };
+    let mut encoder = Encoder::try_new(&kept.schema, output, None)?;
+    let mut rows = stored(&kept);
+    let (head, rest) = encoder.begin(rows.next().await.transpose()?)?;
+    let mut response = Response::new(body(of, encoder, head, rest, rows));
     let (id, repetition) = match record.origin() {
         Origin::Earlier(id, repetition) => (id, repetition),
         Origin::Own | Origin::Recalled => (Arc::clone(&record.id), Repetition::No),
@@ -316,7 +325,7 @@ pub(super) async fn result(
     let caller = caller(&app, &headers).await?;
     let output = output(&headers, &query_of(raw.as_deref(), KNOWN)?)?;
     let record = app.registry.get(&id, &caller.actor)?;
-    result_of(&record, output)
+    result_of(&app, &record, output).await
 }
 
 /// `DELETE /v1/statements/{id}`: asks it to end. What has ended stays as it is.

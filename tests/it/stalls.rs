@@ -111,6 +111,46 @@ async fn a_client_that_takes_no_rows_loses_its_statement_and_hears_no_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_no_kept_rows_hears_no_end_either() {
+    let limits = Limits {
+        server_stall_max: Duration::from_millis(300),
+        server_statements_max: 1,
+        ..Limits::default()
+    };
+    let server = Server::start(limits).await;
+    let sql = "SELECT value, repeat('x', 1000) FROM range(0, 50000)";
+    let kept = all(server.connect(&format!(
+        "POST /v1/sql HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Prefer: respond-async\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{sql}",
+        sql.len()
+    )));
+    assert!(kept.starts_with("HTTP/1.1 202"), "{kept}");
+    let ended = server.until_state("committed").await;
+    let place = ended["result"].as_str().unwrap();
+    let fetch = || {
+        server.connect(&format!(
+            "GET {place}?format=csv HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        ))
+    };
+    let stalled = fetch();
+    // Its place among those that are sent is free again.
+    let whole = loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let fetched = fetch();
+        let got = tokio::task::spawn_blocking(move || all(fetched)).await;
+        let got = got.unwrap();
+        if !got.starts_with("HTTP/1.1 503") {
+            break got;
+        }
+    };
+    assert!(whole.ends_with("0\r\n\r\n") && whole.len() > 50_000_000);
+    let got = tokio::task::spawn_blocking(move || all(stalled)).await;
+    let got = got.unwrap();
+    assert!(got.len() > 1000 && !got.ends_with("0\r\n\r\n"));
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_ends_although_a_client_takes_no_rows() {
     let limits = Limits {
         shutdown_wait: Duration::from_millis(200),

@@ -14,7 +14,7 @@ use tonic::Status;
 
 use crate::error::{Error, Result};
 use crate::server::allowance::Allowance;
-use crate::server::delivery::{Encode, deliver};
+use crate::server::delivery::{Encode, Of, deliver};
 use crate::server::flight_sql::status::status;
 use crate::server::intake::{Intake, timely};
 use crate::server::ipc::{Upload, Uploaded};
@@ -79,7 +79,7 @@ impl Encode for Counted {
 /// The rows of a statement.
 pub(super) fn of_run(run: Run, schema: SchemaRef, rows: Rows, rows_max: Option<u64>) -> Messages {
     let counted = Counted { rows: 0, rows_max };
-    let slices = deliver(run, counted, None, None, rows);
+    let slices = deliver(Of::Run(run), counted, None, None, rows);
     let failed = |problem: Problem| FlightError::Tonic(Box::new(status(problem)));
     messages(schema, slices.map(move |slice| slice.map_err(failed)))
 }
