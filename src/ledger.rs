@@ -81,7 +81,9 @@ impl Ledger {
         limits: Arc<Limits>,
         duty: Duty,
     ) -> Result<Self> {
-        let opened = checkpoint::open(&store).await?;
+        let mut opened = checkpoint::open(&store).await?;
+        // What this process has not seen happen is not counted.
+        opened.state.ran = Arc::default();
         let published = Arc::new(RwLock::new(Arc::new(opened.state.clone())));
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         let maintenance = Maintenance::new(

@@ -270,13 +270,8 @@ pub async fn serve(
         ended = &mut served => ended.map_err(failed)?,
         () = late => tracing::warn!("requests did not end in time; they are cancelled"),
     }
+    // Without a request nobody waits for what still runs.
     app.tasks.close();
-    if tokio::time::timeout(limits.shutdown_wait, app.tasks.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!("statements did not end in time; they are cancelled");
-    }
     closing.cancel();
     if tokio::time::timeout(CANCEL_WAIT, app.tasks.wait())
         .await

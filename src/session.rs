@@ -73,6 +73,7 @@ use crate::tables::columns::ints;
 pub use describe::{Description, Prepared};
 pub use gate::Access;
 pub use names::{FunctionKind, FunctionName, Names, TableName};
+pub use replay::TakenBack;
 pub use script::{ScriptStatement, split_statements};
 pub use sink::OutcomeCount;
 pub use statement::{StatementKind, kind_of};
@@ -381,7 +382,8 @@ impl Session {
                     let procedure = known
                         .rfind(|one| one.signature().name == signature.name)
                         .ok_or_else(|| Error::bug("a known procedure is not there"))?;
-                    let rows = procedure.call(self, running.text.clone(), args).await?;
+                    let (text, most) = (running.text.clone(), running.rows_max);
+                    let rows = procedure.call(self, text, args, most).await?;
                     let version = self.ledger().seen().version.0;
                     let mut reply = self.rows(running, StatementKind::Effect, rows)?;
                     reply.version = version;
@@ -666,11 +668,8 @@ pub fn query_tree(query: Query) -> SyntaxTree {
 /// Whether a statement watches its time itself, or is as long as the work that it was given, as
 /// a procedure that runs jobs is.
 fn bounds_itself(statement: &Statement) -> bool {
-    matches!(statement, Statement::Query(_)) || names_procedure(statement)
-}
-
-fn names_procedure(statement: &Statement) -> bool {
     match statement {
+        Statement::Query(_) => true,
         Statement::Call(function) => {
             EffectFunction::named(&parser::object_name(&function.name)).is_none()
         }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::log::{complain, note};
@@ -106,7 +106,10 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
         (Some(certificate), Some(key)) => Some(Tls::load(certificate, key).await?),
         (None | Some(_), _) => None,
     };
-    let renewals = tls.clone();
+    let renewals = match &tls {
+        Some(tls) => Some((tls.clone(), hangups()?)),
+        None => None,
+    };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let listener = TcpListener::bind(args.bind).await.map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
@@ -121,6 +124,11 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
         options.parallel = usize::try_from(groups.get()).unwrap_or(usize::MAX);
         let worked = engine.work(options, asked.clone(), progress::bar()).await;
         // Nobody would do the jobs: the server ends as well, and what runs at it may end before.
+        if let Err(error) = &worked {
+            note(&format!(
+                "the worker has failed, and the server ends: {error}\n"
+            ));
+        }
         asks.send_replace(true);
         worked.map(drop)
     };
@@ -157,13 +165,16 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
     ended.map(|()| ExitCode::SUCCESS)
 }
 
+fn hangups() -> Result<Signal> {
+    signal(SignalKind::hangup())
+        .map_err(|error| Error::bug("SIGHUP cannot be listened to").with_source(error))
+}
+
 /// Reads the certificate again whenever SIGHUP says so. It ends with an error only.
-async fn renewed(tls: Option<Tls>) -> Result<()> {
-    let Some(tls) = tls else {
+async fn renewed(renewals: Option<(Tls, Signal)>) -> Result<()> {
+    let Some((tls, mut asked)) = renewals else {
         return std::future::pending().await;
     };
-    let mut asked = signal(SignalKind::hangup())
-        .map_err(|error| Error::bug("SIGHUP cannot be listened to").with_source(error))?;
     while asked.recv().await.is_some() {
         match tls.reload().await {
             Ok(()) => note("the certificate was read again\n"),

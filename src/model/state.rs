@@ -118,8 +118,8 @@ pub struct State {
     pub kept: KeptStatements,
     /// Access tokens by name, revoked ones among them.
     pub tokens: Arc<BTreeMap<Arc<str>, AccessToken>>,
-    /// What attempts took since the checkpoint that this process began with. A counter for
-    /// operators: nothing is decided from it, and no checkpoint has it.
+    /// What attempts took since this process opened the store. A counter for operators: nothing is
+    /// decided from it, and no checkpoint has it.
     pub ran: Arc<BTreeMap<TransformId, Ran>>,
 }
 

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,8 @@ pub(super) enum Of {
     Kept {
         /// The server.
         app: Arc<App>,
+        /// Ends the sending.
+        stop: CancellationToken,
         /// Among those whose rows are sent, so that their bytes are bounded.
         _place: OwnedSemaphorePermit,
     },
@@ -51,10 +53,11 @@ impl Of {
         }
     }
 
-    fn cancel(&self) -> &CancellationToken {
+    /// What ends the sending, also of a statement that has ended.
+    fn stop(&self) -> CancellationToken {
         match self {
-            Self::Run(run) => &run.record.cancel,
-            Self::Kept { app, .. } => &app.closing,
+            Self::Run(run) => run.record.sending(),
+            Self::Kept { stop, .. } => stop.clone(),
         }
     }
 
@@ -98,17 +101,30 @@ pub(super) trait Encode: Send + 'static {
 /// What is made into a piece at once of some rows, and the rest of them.
 pub(super) fn cut(batch: &RecordBatch) -> (RecordBatch, Option<RecordBatch>) {
     let rows = batch.num_rows();
-    let bytes = |column: &dyn Array| {
-        let data = column.to_data();
-        let slice = data.get_slice_memory_size();
-        // Views and unions do not tell what a part of them takes.
-        slice.unwrap_or_else(|_| column.get_array_memory_size())
-    };
-    let bytes: usize = batch.columns().iter().map(|column| bytes(column)).sum();
+    let bytes: usize = batch.columns().iter().map(|column| bytes_of(column)).sum();
     let fits = rows.saturating_mul(SLICE_BYTES) / bytes.max(1);
     let length = fits.clamp(1, SLICE_ROWS).min(rows);
     let rest = (length < rows).then(|| batch.slice(length, rows - length));
     (batch.slice(0, length), rest)
+}
+
+/// About how many bytes some rows are when they are written out.
+fn bytes_of(column: &dyn Array) -> usize {
+    // The length of a value is in the first four bytes of its view.
+    let viewed = |views: &[u128]| views.iter().map(|view| *view as u32 as usize + 16).sum();
+    if let Some(texts) = column.as_string_view_opt() {
+        return viewed(texts.views());
+    }
+    if let Some(binaries) = column.as_binary_view_opt() {
+        return viewed(binaries.views());
+    }
+    if let Some(dictionary) = column.as_any_dictionary_opt() {
+        let values = dictionary.values();
+        let one = bytes_of(values) / values.len().max(1);
+        return column.len().saturating_mul(one + 1);
+    }
+    let slice = column.to_data().get_slice_memory_size();
+    slice.unwrap_or_else(|_| column.get_array_memory_size())
 }
 
 /// Sends rows.
@@ -126,9 +142,10 @@ pub(super) fn deliver<E: Encode>(
     let (pieces, mut taken) = mpsc::channel(PIECES_MAX);
     let (tells, told) = oneshot::channel();
     let tasks = of.app().tasks.clone();
+    let stop = of.stop();
     tasks.spawn(async move {
         let rows = futures::stream::iter(rest.map(Ok)).chain(rows);
-        let driven = drive(&of, encoder, head, rows, &pieces).await;
+        let driven = drive(&of, &stop, encoder, head, rows, &pieces).await;
         let end = driven.map_err(|error| of.fail(error));
         // The place is free before the client hears of the end, for it may never listen.
         drop(of);
@@ -151,6 +168,7 @@ pub(super) fn deliver<E: Encode>(
 
 async fn drive<E: Encode>(
     of: &Of,
+    stop: &CancellationToken,
     mut encoder: E,
     head: Option<E::Piece>,
     mut rows: impl Stream<Item = Result<RecordBatch>> + Unpin,
@@ -162,14 +180,14 @@ async fn drive<E: Encode>(
         tokio::select! {
             biased;
             sent = pieces.send(piece) => sent.map_err(|_| gone()),
-            () = of.cancel().cancelled() => Err(cancelled()),
+            () = stop.cancelled() => Err(cancelled()),
             () = tokio::time::sleep(stall_max) => Err(stalled()),
         }
     };
     send(head).await?;
     loop {
         let next = tokio::select! {
-            () = of.cancel().cancelled() => return Err(cancelled()),
+            () = stop.cancelled() => return Err(cancelled()),
             () = pieces.closed() => return Err(gone()),
             next = rows.next() => next,
         };
@@ -204,7 +222,9 @@ fn stalled() -> Error {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::array::{
+        ArrayRef, DictionaryArray, Int32Array, Int64Array, StringArray, StringViewArray,
+    };
 
     use super::*;
 
@@ -230,5 +250,14 @@ mod tests {
         let documents = StringArray::from_iter_values(std::iter::repeat_n(&quarter, 7));
         assert_eq!(lengths(Arc::new(documents)), [4, 3]);
         assert_eq!(lengths(Arc::new(StringArray::new_null(0))), [0]);
+        let views = StringViewArray::from_iter_values(std::iter::repeat_n(&half, 5));
+        assert_eq!(lengths(Arc::new(views)), [1, 1, 1, 1, 1]);
+        let keys = Int32Array::from_iter_values((0..9000).map(|at| at % 100));
+        let short: ArrayRef = Arc::new(StringArray::from_iter_values((0..100).map(|_| "x")));
+        let few = DictionaryArray::new(keys.clone(), short);
+        assert_eq!(lengths(Arc::new(few)), [8192, 808]);
+        let long: ArrayRef = Arc::new(StringArray::from_iter_values((0..100).map(|_| &quarter)));
+        let many = lengths(Arc::new(DictionaryArray::new(keys, long)));
+        assert!(many.iter().all(|rows| (3..=4).contains(rows)), "{many:?}");
     }
 }

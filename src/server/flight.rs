@@ -31,7 +31,7 @@ use crate::server::problem::Problem;
 use crate::server::request::{
     SqlRequest, idempotency_key, limits_of, media_type, plain_coding, read, whole,
 };
-use crate::server::run::{Run, placed};
+use crate::server::run::{Run, cancel_run, key_of_ticket, placed};
 use crate::server::sql::{Handled, json_answer, query_of, repeat, wait_for};
 use crate::server::tickets::{Ticket, as_text, of_text, row_text};
 use crate::session::Description;
@@ -140,7 +140,6 @@ pub(super) async fn plan(
             .map(|time| time.as_millis().try_into().unwrap_or(u64::MAX)),
         read_only: caller.only_reads(),
     };
-    app.registry.wait_for_ticket(&run.record);
     Ok(Planned {
         id: Arc::clone(&run.record.id),
         description,
@@ -161,14 +160,21 @@ pub(super) struct Fetched {
 ///
 /// # Errors
 /// Those of [`Ticket::open`]; `SG4010 cancelled`, `SG4009 too-busy`.
-pub(super) fn fetch(app: &Arc<App>, caller: Caller, sealed: &[u8]) -> Result<Fetched> {
+pub(super) fn fetch(
+    app: &Arc<App>,
+    caller: Caller,
+    headers: &HeaderMap,
+    sealed: &[u8],
+) -> Result<Fetched> {
     let ticket = Ticket::open(sealed, &caller.tickets, app.now())?;
-    let request = SqlRequest {
+    let mut request = SqlRequest {
         parameters: ticket.parameters()?,
         rows_max: ticket.rows_max,
         timeout: ticket.timeout_ms.map(Duration::from_millis),
         ..SqlRequest::new(ticket.sql)
     };
+    // Of the limits of both requests, the narrower count.
+    limits_of(&mut request, headers)?;
     let caller = match ticket.read_only {
         true => caller.reading(),
         false => caller,
@@ -179,7 +185,7 @@ pub(super) fn fetch(app: &Arc<App>, caller: Caller, sealed: &[u8]) -> Result<Fet
         run,
         caller,
         request,
-        key: format!("ticket {}", ticket.id),
+        key: key_of_ticket(&ticket.id),
     })
 }
 
@@ -243,7 +249,7 @@ pub(super) async fn stream(
         caller,
         request,
         key,
-    } = fetch(&app, caller, &of_text(&ticket))?;
+    } = fetch(&app, caller, &headers, &of_text(&ticket))?;
     wait_for(run, &caller, request, Some(&key), Output::ARROW).await
 }
 
@@ -389,7 +395,7 @@ pub(super) async fn action(
     })?;
     let caller = caller.again(&app, &headers).await?;
     let record = app.registry.get(&of.statement_id, &caller.actor)?;
-    app.registry.cancel(&record);
+    cancel_run(&app, &caller, &record).await?;
     if *known == Action::CloseStatement {
         app.registry.forget_rows(&record);
     }

@@ -59,7 +59,7 @@ use crate::server::flight::{Fetched, PutMode, fetch, plan, put_sql, schema_messa
 use crate::server::flight_sql::rows::{Messages, joined, of_run, received, sent, whole};
 use crate::server::flight_sql::status::{status, unsupported};
 use crate::server::request::{SqlRequest, idempotency_key, limits_of};
-use crate::server::run::{Run, place, placed};
+use crate::server::run::{Run, cancel_run, place, placed};
 use crate::server::statements::StatementState;
 use crate::server::tickets::{Handle, Ticket, row_of_text, row_text};
 use crate::session::TableName;
@@ -248,7 +248,7 @@ impl FlightSql {
         Ok(request)
     }
 
-    fn cancel(&self, asked: &Asked, info: &FlightInfo) -> Result<CancelStatus, Status> {
+    async fn cancel(&self, asked: &Asked, info: &FlightInfo) -> Result<CancelStatus, Status> {
         let ticket = info
             .endpoint
             .first()
@@ -262,7 +262,9 @@ impl FlightSql {
             .unwrap_or_default();
         let record = Ticket::open(&sealed, &asked.caller.tickets, self.0.now())
             .and_then(|ticket| self.0.registry.get(&ticket.id, &asked.caller.actor));
-        Ok(match self.0.registry.cancel(&record.map_err(status)?) {
+        let record = record.map_err(status)?;
+        let was = cancel_run(&self.0, &asked.caller, &record).await;
+        Ok(match was.map_err(status)? {
             StatementState::Planned | StatementState::Cancelled => CancelStatus::Cancelled,
             StatementState::Running => CancelStatus::Cancelling,
             StatementState::Committed | StatementState::Failed => CancelStatus::NotCancellable,
@@ -338,13 +340,13 @@ impl FlightSqlService for FlightSql {
         ticket: TicketStatementQuery,
         request: Request<RpcTicket>,
     ) -> Rpc<Messages> {
-        let Asked { caller, .. } = Asked::of(&request)?;
+        let Asked { caller, headers } = Asked::of(&request)?;
         let Fetched {
             run,
             caller,
             request,
             key,
-        } = fetch(&self.0, caller, &ticket.statement_handle).map_err(status)?;
+        } = fetch(&self.0, caller, &headers, &ticket.statement_handle).map_err(status)?;
         let rows_max = run.rows_max(&request);
         let (answer, kept) = match run.act(&caller, &request, Some(&key)).await {
             Ok(acted) => acted,
@@ -671,7 +673,7 @@ impl FlightSqlService for FlightSql {
         let asks = CancelFlightInfoRequest::decode(action.body);
         let info = asks.ok().and_then(|asks| asks.info).unwrap_or_default();
         let body = CancelFlightInfoResult {
-            status: self.cancel(&asked, &info)? as i32,
+            status: self.cancel(&asked, &info).await? as i32,
         };
         let result = ActionResult {
             body: body.encode_to_vec().into(),
@@ -753,7 +755,7 @@ impl FlightSqlService for FlightSql {
         let asked = Asked::of(&request)?;
         let info = FlightInfo::decode(query.info).unwrap_or_default();
         Ok(ActionCancelQueryResult {
-            result: self.cancel(&asked, &info)? as i32,
+            result: self.cancel(&asked, &info).await? as i32,
         })
     }
 

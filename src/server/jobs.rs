@@ -259,7 +259,9 @@ pub(super) async fn put_output(
     let room = limits.server_attempt_bytes_max.saturating_sub(bytes);
     plain_coding(&headers)?;
     let bytes_max = limits.server_file_bytes_max.min(room);
-    store_body(&app, &path, body, bytes_max).await?;
+    // Bodies take a while: whoever has lost the attempt, or the token, stores nothing.
+    let still = async || Attempt::of(&app, &headers, &id, raw.as_deref()).await;
+    store_body(&app, &path, body, bytes_max, still).await?;
     let root = app.core.public_url.trim_end_matches('/');
     let stored = json!({"uri": format!("{root}/{path}"), "folder": format!("{root}/{folder}")});
     Ok(json_answer(StatusCode::OK, &stored))
@@ -276,7 +278,8 @@ pub(super) async fn put_log(
     let attempt = Attempt::of(&app, &headers, &id, raw.as_deref()).await?;
     plain_coding(&headers)?;
     let path = log_path(attempt.job, attempt.number);
-    store_body(&app, &path, body, LOG_BYTES_MAX as u64).await?;
+    let still = async || Attempt::of(&app, &headers, &id, raw.as_deref()).await;
+    store_body(&app, &path, body, LOG_BYTES_MAX as u64, still).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
@@ -311,7 +314,13 @@ fn check_inner(path: &str) -> Result<()> {
 /// # Errors
 /// `SG5004 too-large`; `SG2002 already-exists`: another content was stored there before; those of
 /// the body and the store.
-async fn store_body(app: &App, path: &str, body: Body, bytes_max: u64) -> Result<()> {
+async fn store_body(
+    app: &App,
+    path: &str,
+    body: Body,
+    bytes_max: u64,
+    still: impl AsyncFnOnce() -> Result<Attempt>,
+) -> Result<()> {
     let store = app.core.ledger.store();
     let mut writer = match store.size(path).await? {
         Some(_) => None,
@@ -331,6 +340,7 @@ async fn store_body(app: &App, path: &str, body: Body, bytes_max: u64) -> Result
             writer.append(piece).await?;
         }
     }
+    still().await?;
     let failed = match writer {
         None => None,
         Some(writer) => match writer.finish().await {

@@ -113,7 +113,7 @@ impl Metrics {
             }
         }
         let name = "sluicegate_attempt_duration_seconds";
-        let help = "Attempts that ended, by transform, since this process knows the store.";
+        let help = "Attempts that ended, whoever ran them, since this server opened the store.";
         family(&mut out, name, "summary", help);
         for (id, ran) in state.ran.iter() {
             let Some(transform) = state.transforms.get(id) else {

@@ -17,12 +17,12 @@ use crate::error::{Code, Error, Result};
 use crate::server::App;
 use crate::server::allowance::Allowance;
 use crate::server::auth::Caller;
-use crate::server::problem::{Effects, Problem};
+use crate::server::problem::Problem;
 use crate::server::request::SqlRequest;
 use crate::server::statements::{Kept, Outcome, Record, StatementState, cancelled};
 use crate::session::parser::parse;
 use crate::session::statement::Statement;
-use crate::session::{Description, ExecuteOptions, StatementKind, kind_of};
+use crate::session::{Description, ExecuteOptions, StatementKind, TakenBack, kind_of};
 
 /// Rows on their way.
 pub(super) type Rows = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -51,6 +51,8 @@ pub(super) enum Repetition {
 pub(super) struct Run {
     pub app: Arc<App>,
     pub record: Arc<Record>,
+    /// Under which it commits: that of its ticket, however often this is fetched.
+    statement_id: Arc<str>,
     /// From its beginning to its last row.
     span: Span,
     _place: OwnedSemaphorePermit,
@@ -132,12 +134,13 @@ impl Run {
         placed: Placed,
         request: &SqlRequest,
     ) -> Self {
-        let run = Self::plan(app, caller, placed, request);
-        run.record.begin();
-        run
+        let (actor, kind) = (&caller.actor, placed.kind);
+        let record = app.registry.add(actor, kind, &request.sql);
+        record.begin();
+        Self::new(app, placed, request, record)
     }
 
-    /// The same without letting it run: it is planned only.
+    /// The same without letting it run: it waits for its ticket.
     pub(super) fn plan(
         app: &Arc<App>,
         caller: &Caller,
@@ -146,6 +149,7 @@ impl Run {
     ) -> Self {
         let (actor, kind) = (&caller.actor, placed.kind);
         let record = app.registry.add(actor, kind, &request.sql);
+        app.registry.wait_for_ticket(&record);
         Self::new(app, placed, request, record)
     }
 
@@ -162,13 +166,16 @@ impl Run {
     ) -> Result<Self> {
         let (actor, kind) = (&caller.actor, placed.kind);
         let record = app.registry.of_ticket(id, actor, kind, &request.sql)?;
-        Ok(Self::new(app, placed, request, record))
+        let mut run = Self::new(app, placed, request, record);
+        run.statement_id = id.into();
+        Ok(run)
     }
 
     fn new(app: &Arc<App>, placed: Placed, request: &SqlRequest, record: Arc<Record>) -> Self {
         Self {
             app: Arc::clone(app),
             span: span_of(&record),
+            statement_id: Arc::clone(&record.id),
             record,
             _place: placed.place,
             _allowance: request.allowance.clone(),
@@ -183,7 +190,7 @@ impl Run {
 
     fn options(&self, request: &SqlRequest, key: Option<&str>) -> ExecuteOptions {
         ExecuteOptions {
-            statement_id: Some(Arc::clone(&self.record.id)),
+            statement_id: Some(Arc::clone(&self.statement_id)),
             parameters: request.parameters.clone(),
             idempotency_key: key.map(Into::into),
             timeout: request.timeout,
@@ -385,13 +392,7 @@ impl Run {
             Code::Cancelled => StatementState::Cancelled,
             _ => StatementState::Failed,
         };
-        let committed = self.record.kind.changes() && self.record.outcome().version.is_some();
-        let problem = Problem::of_statement(error, &self.record.id, self.record.kind);
-        let problem = if committed {
-            problem.with_effects(Effects::Committed)
-        } else {
-            problem
-        };
+        let problem = self.record.told(error);
         self.end(state, Some(&problem), None);
         problem
     }
@@ -415,6 +416,32 @@ impl Drop for Run {
             self.fail(cancelled().with_detail("The client has gone."));
         }
     }
+}
+
+/// The idempotency key of a ticket.
+pub(super) fn key_of_ticket(id: &str) -> String {
+    format!("ticket {id}")
+}
+
+/// Cancels a statement of the caller. A change that was planned only is taken back in the store, so
+/// that no server runs its ticket.
+///
+/// # Errors
+/// Those of the commit.
+pub(super) async fn cancel_run(
+    app: &App,
+    caller: &Caller,
+    record: &Arc<Record>,
+) -> Result<StatementState> {
+    if record.state() == StatementState::Planned && record.kind.changes() {
+        let key = key_of_ticket(&record.id);
+        if app.session(caller).take_back(&record.id, &key).await? == TakenBack::No {
+            // Another server has run it.
+            app.registry
+                .end(record, StatementState::Committed, None, None);
+        }
+    }
+    Ok(app.registry.cancel(record))
 }
 
 fn span_of(record: &Record) -> Span {

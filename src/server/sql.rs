@@ -21,7 +21,7 @@ use crate::server::request::{
 };
 use crate::server::rows::{Encoder, body};
 use crate::server::run::{
-    GetAllowed, Placed, Repetition, Run, check_rows, place_among, placed, stored,
+    GetAllowed, Placed, Repetition, Run, cancel_run, check_rows, place_among, placed, stored,
 };
 use crate::server::statements::{Origin, Record, StatementState, expired};
 
@@ -277,15 +277,24 @@ async fn result_of(app: &Arc<App>, record: &Record, output: Output) -> Handled {
         StatementState::Committed => {}
     }
     let Some(kept) = record.kept() else {
-        return Err(expired("the rows of the statement are not kept").into());
+        return Err(record.told(expired("the rows of the statement are not kept")));
     };
-    let of = Of::Kept {
-        app: Arc::clone(app),
-        _place: place_among(&app.sending)?,
+    let of = match place_among(&app.sending) {
+        Ok(place) => Of::Kept {
+            app: Arc::clone(app),
+            stop: record.sending(),
+            _place: place,
+        },
+        // It has ended, and what it did must not look undone.
+        Err(_) => return Ok(later(record)),
     };
-    let mut encoder = Encoder::try_new(&kept.schema, output, None)?;
-    let mut rows = stored(&kept);
-    let (head, rest) = encoder.begin(rows.next().await.transpose()?)?;
+    let begun = async {
+        let mut encoder = Encoder::try_new(&kept.schema, output, None)?;
+        let mut rows = stored(&kept);
+        let (head, rest) = encoder.begin(rows.next().await.transpose()?)?;
+        Ok::<_, Error>((encoder, head, rest, rows))
+    };
+    let (encoder, head, rest, rows) = begun.await.map_err(|error| record.told(error))?;
     let mut response = Response::new(body(of, encoder, head, rest, rows));
     let (id, repetition) = match record.origin() {
         Origin::Earlier(id, repetition) => (id, repetition),
@@ -336,6 +345,6 @@ pub(super) async fn cancel(
 ) -> Handled {
     let caller = caller(&app, &headers).await?;
     let record = app.registry.get(&id, &caller.actor)?;
-    app.registry.cancel(&record);
+    cancel_run(&app, &caller, &record).await?;
     Ok(json_answer(StatusCode::ACCEPTED, &record.json()))
 }

@@ -81,6 +81,8 @@ struct Progress {
     problem: Option<(StatusCode, Value)>,
     kept: Option<Kept>,
     origin: Origin,
+    /// Ends the sending of rows.
+    sending: CancellationToken,
 }
 
 /// Where the outcome that a statement tells is from.
@@ -121,6 +123,21 @@ impl Record {
             progress.state = StatementState::Running;
         }
         begins
+    }
+
+    /// What ends the sending of its rows, which begins now.
+    pub(super) fn sending(&self) -> CancellationToken {
+        self.progress.lock().sending.clone()
+    }
+
+    /// An error of this statement, with what is known of its effects.
+    pub(super) fn told(&self, error: Error) -> Problem {
+        let committed = self.kind.changes() && self.outcome().version.is_some();
+        let problem = Problem::of_statement(error, &self.id, self.kind);
+        match committed {
+            true => problem.with_effects(Effects::Committed),
+            false => problem,
+        }
     }
 
     pub(super) fn origin(&self) -> Origin {
@@ -334,6 +351,7 @@ impl Registry {
                 problem: None,
                 kept: None,
                 origin: Origin::Own,
+                sending: self.closing.child_token(),
             }),
             ended: watch::Sender::new(false),
         });
@@ -349,14 +367,19 @@ impl Registry {
         inner.expire(now, &self.limits);
     }
 
-    /// Asks a statement to end. One that never began has ended then; one that has ended stays as
-    /// it is.
+    /// Asks a statement to end, and rows on their way to be given up. One that never began has
+    /// ended then; one that has ended stays as it is.
+    ///
+    /// # Returns
+    /// What it was at.
     pub(super) fn cancel(&self, record: &Arc<Record>) -> StatementState {
         let was = {
             let mut progress = record.progress.lock();
             if progress.state == StatementState::Planned {
                 progress.origin = Origin::Recalled;
             }
+            progress.sending.cancel();
+            progress.sending = self.closing.child_token();
             progress.state
         };
         if was == StatementState::Planned {
@@ -568,7 +591,7 @@ mod tests {
         registry.end(&first, StatementState::Committed, None, None);
         assert_eq!(registry.cancel(&first), StatementState::Committed);
         assert_eq!(first.state(), StatementState::Committed);
-        assert!(!first.cancel.is_cancelled());
+        assert!(!first.cancel.is_cancelled() && !first.sending().is_cancelled());
         registry.cancel(&meanwhile);
         assert!(meanwhile.cancel.is_cancelled());
         assert!(fetched(&registry, "1").is_ok());

@@ -16,6 +16,7 @@ use crate::model::state::Dropped;
 use crate::model::transform::TransformKind;
 use crate::session::Session;
 use crate::session::core::{Core, Procedure};
+use crate::session::effect_node::action::check_effect_rows;
 use crate::session::sink::StatementText;
 use crate::session::source_rows::{json_rows, whole_sources};
 use crate::tables::columns::{ints, texts, times};
@@ -50,6 +51,7 @@ impl Procedure for ClaimJobs {
         session: &Session,
         text: StatementText,
         args: StructArray,
+        rows_max: usize,
     ) -> Result<RecordBatch> {
         let worker = args.column(0).as_string::<i32>().value(0).to_owned();
         let names = args.column(1);
@@ -76,6 +78,7 @@ impl Procedure for ClaimJobs {
                 )));
             }
         };
+        check_effect_rows(max, rows_max)?;
         let ledger = &session.core().ledger;
         let author = text.author.clone();
         let committed = ledger

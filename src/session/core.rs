@@ -35,12 +35,14 @@ pub trait Procedure: std::fmt::Debug + Send + Sync {
     /// Runs it.
     ///
     /// # Arguments
-    /// `args`: one row, the fields of [`Signature::fields`]; required ones are not NULL.
+    /// `args`: one row, the fields of [`Signature::fields`]; required ones are not NULL;
+    /// `rows_max`: rows that it may touch.
     async fn call(
         &self,
         session: &Session,
         text: StatementText,
         args: StructArray,
+        rows_max: usize,
     ) -> Result<RecordBatch>;
 }
 

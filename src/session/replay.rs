@@ -14,16 +14,30 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 
 use crate::error::{Code, Error, Result};
+use crate::functions::effect::CLAIM_JOBS;
+use crate::model::draft::Author;
 use crate::model::kept::{KeptStatement, digest_of};
 use crate::session::sink::{OutcomeCount, StatementText};
 use crate::session::statement::Statement;
-use crate::session::{Reply, Session, StatementKind, Task, names_procedure, stream_of};
+use crate::session::{Reply, Session, StatementKind, Task, parser, stream_of};
 use crate::tables::columns::{ints, texts};
 
 /// The key as the store keeps it: every user has keys of their own. A key has no line break, so
 /// the last one in the text separates the two.
 pub(super) fn key_of(actor: &str, key: &str) -> Arc<str> {
     format!("{actor}\n{}", key.replace('\n', " ")).into()
+}
+
+/// The summary of a statement that was taken back.
+const TAKEN_BACK: &str = "\"taken back\"";
+
+/// Whether a statement could be taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenBack {
+    /// It will never run.
+    Yes,
+    /// It has run, or was taken back before.
+    No,
 }
 
 /// What the summary of a write says.
@@ -44,10 +58,11 @@ impl Session {
         }
         // Workers ask for jobs all the time. A claim that found none has changed nothing, and what
         // its repetition finds is as good.
-        let calls_procedure = names_procedure(&statement);
+        let claims = matches!(&statement, Statement::Call(function)
+            if parser::object_name(&function.name) == CLAIM_JOBS.name);
         match self.dispatch(task, statement).await {
             Ok(reply) => {
-                if calls_procedure || self.ledger().seen().kept.get(&key).is_some() {
+                if claims || self.ledger().seen().kept.get(&key).is_some() {
                     return Ok(reply);
                 }
                 // It found nothing to do; so must every repetition.
@@ -68,6 +83,30 @@ impl Session {
         }
     }
 
+    /// Takes back a planned statement that would run under this key: from now on no process runs
+    /// it.
+    ///
+    /// # Arguments
+    /// `id`: under which the commit stands in `statements`.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn take_back(&self, id: &Arc<str>, key: &str) -> Result<TakenBack> {
+        let key = key_of(self.actor(), key);
+        let author = Author {
+            actor: Arc::clone(&self.actor),
+            statement_id: Arc::clone(id),
+        };
+        let noted = self.ledger().commit(author, move |draft| {
+            draft.note_statement("-- taken back before it ran", Some(&key), TAKEN_BACK)
+        });
+        match noted.await {
+            Ok(_) => Ok(TakenBack::Yes),
+            Err(error) if error.code() == Code::KeyReused => Ok(TakenBack::No),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn replay(
         &self,
         text: &StatementText,
@@ -78,6 +117,10 @@ impl Session {
         let Some(kept) = state.kept.get(key) else {
             return Ok(None);
         };
+        if &*kept.summary == TAKEN_BACK {
+            return Err(Error::new(Code::Cancelled, "the statement was cancelled")
+                .with_detail("Its owner took it back before it ran; nothing was changed."));
+        }
         if kept.digest != digest_of(&text.sql) {
             return Err(Error::new(
                 Code::KeyReused,

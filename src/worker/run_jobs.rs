@@ -63,6 +63,8 @@ impl Procedure for RunJobs {
         session: &Session,
         _text: StatementText,
         args: StructArray,
+        // It says with its own arguments how much it works.
+        _rows_max: usize,
     ) -> Result<RecordBatch> {
         let options = options(session.actor(), &args)?;
         let core = Arc::clone(session.core());

@@ -130,6 +130,26 @@ def test_a_client_that_reads_no_further_can_be_cancelled_over_http(things):
         until(lambda: still(things))
 
 
+def test_rows_of_an_effect_that_nobody_reads_can_be_given_up(things):
+    """It is committed; DELETE does not undo it, but ends the sending."""
+    sql = "SELECT repeat('x', 20000) AS long, set_status('things', id, 'SEEN') FROM things"
+    host, port = things.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(request(sql, "unread"))
+        assert connection.recv(1000)
+
+        def records():
+            return things.send("GET", "/v1/statements").json()["statements"]
+
+        until(lambda: any(one["state"] == "committed" and "SEEN" in one["sql"] for one in records()))
+        busy = "sluicegate_statements_running 1"
+        assert busy in things.send("GET", "/metrics").body.decode()
+        for one in records():
+            things.send("DELETE", f"/v1/statements/{one['statement_id']}")
+        until(lambda: busy not in things.send("GET", "/metrics").body.decode())
+    assert things.number("SELECT count(*) FROM things WHERE status = 'SEEN'") == SOURCES
+
+
 def test_a_client_that_reads_no_further_can_be_cancelled_over_flight(things):
     client = flight.connect("grpc://" + things.host)
     asked = flight.FlightDescriptor.for_command(command("CommandStatementQuery", LONG))

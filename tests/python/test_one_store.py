@@ -64,3 +64,52 @@ def test_two_servers_and_a_prompt_share_a_store(tmp_path):
     assert second.sql("SELECT 1", Authorization=token).status == 200
     second.stop()
     run("--store", "store", "check", folder=tmp_path)
+
+
+def test_a_plan_that_is_taken_back_runs_on_no_server_and_one_that_has_run_says_so(tmp_path):
+    first = Server("store", tmp_path)
+    second = Server("store", tmp_path)
+    first.rows("CREATE TABLE things (id TEXT, PRIMARY KEY (id))")
+
+    def plan(resource):
+        sql = f"SELECT acquire_lock('{resource}')".encode()
+        asked = first.send("POST", "/v1/flight/info", sql).json()
+        where = "/v1/flight/stream/" + asked["endpoints"][0]["ticket"]
+        return where, "/v1/statements/" + asked["statement_id"]
+
+    where, record = plan("taken-back")
+    assert first.send("DELETE", record).json()["state"] == "cancelled"
+    for server in (first, second):
+        answer = server.send("GET", where)
+        assert (answer.status, answer.code()) == (409, "SG4010")
+    where, record = plan("run-elsewhere")
+    answer = second.send("GET", where)
+    # Whichever server runs it, it is the statement that was planned.
+    assert answer.status == 200 and answer.headers["Sluicegate-Statement-Id"] in record
+    assert first.send("DELETE", record).json()["state"] == "committed"
+    assert first.send("GET", where).headers["Idempotency-Replayed"] == "?1"
+    first.kill()
+    third = Server("store", tmp_path)
+    held = third.rows("SELECT resource FROM locks")
+    assert held == [("run-elsewhere",)]
+    second.stop()
+    third.stop()
+    run("--store", "store", "check", folder=tmp_path)
+
+
+def test_a_repeated_run_of_jobs_runs_none_that_came_since(tmp_path):
+    server = Server("store", tmp_path)
+    for sql in [
+        "CREATE TABLE things (id TEXT, n BIGINT, PRIMARY KEY (id))",
+        "INSERT INTO things VALUES ('a', 0), ('b', 0)",
+        "CREATE TRANSFORM one ON things FROM STATUS 'RAW' TO STATUS 'DONE' "
+        "AS SELECT id, 1 AS n FROM input",
+        "SELECT schedule_job('one', 'a')",
+    ]:
+        server.rows(sql)
+    assert server.sql("CALL run_jobs()", Idempotency_Key="run").status == 200
+    server.rows("SELECT schedule_job('one', 'b')")
+    again = server.sql("CALL run_jobs()", Idempotency_Key="run")
+    assert again.headers["Idempotency-Replayed"] == "?1"
+    assert server.rows("SELECT id, status FROM things ORDER BY id") == [("a", "DONE"), ("b", "RAW")]
+    server.stop()

@@ -276,6 +276,8 @@ def test_more_rows_than_wanted_are_refused_before_anything_is_changed(guarded):
         answer = guarded.sql(sql, **headers)
         assert (answer.status, answer.code()) == (413, "SG5001"), sql
         assert answer.json()["effects_committed"] is False
+    claim = guarded.sql("CALL claim_jobs('w', max => 2)", **headers)
+    assert (claim.status, claim.code()) == (413, "SG5001")
     none = {**headers, "Sluicegate_Max_Rows": 0}
     assert guarded.sql("SELECT acquire_lock('few')", **none).status == 413
     assert guarded.number("SELECT max(version) FROM events", **headers) == before
@@ -318,6 +320,33 @@ def test_the_ticket_of_a_statement_that_has_ended_tells_its_outcome_also_after_a
         answer = guarded.send("GET", path, Authorization=authorization)
         assert (answer.status, answer.code()) == (409, "SG4010"), path
         assert answer.json()["effects_committed"] is False
+
+
+def test_the_limits_of_a_fetch_count_beside_those_of_its_plan(guarded):
+    authorization = guarded.tokens["reader"]
+    asked = guarded.send(
+        "POST", "/v1/flight/info", b"SELECT * FROM range(0, 100)", Authorization=authorization
+    )
+    where = "/v1/flight/stream/" + asked.json()["endpoints"][0]["ticket"]
+    for most, status in [("1", 413), ("many", 400), ("100", 200)]:
+        headers = {"Authorization": authorization, "Sluicegate_Max_Rows": most}
+        assert guarded.send("GET", where, **headers).status == status, most
+
+
+def test_a_change_whose_rows_have_no_such_format_says_that_it_is_committed(guarded):
+    for prefer in ({}, {"Prefer": "wait=60"}):
+        name = f"unfit-{len(prefer)}"
+        headers = {
+            "Authorization": guarded.tokens["admin"],
+            "Accept": "application/vnd.apache.parquet",
+            **prefer,
+        }
+        sql = f"SELECT INTERVAL '1 month 1 day' AS long, acquire_lock('{name}')"
+        answer = guarded.sql(sql, **headers)
+        assert (answer.status, answer.code()) == (406, "SG4004"), answer.body
+        assert answer.json()["effects_committed"] is True
+        held = f"SELECT count(*) FROM locks WHERE resource = '{name}'"
+        assert guarded.number(held, Authorization=headers["Authorization"]) == 1
 
 
 def test_a_repetition_that_is_not_waited_for_says_so(guarded):

@@ -15,6 +15,7 @@ use crate::model::decide::{
 use crate::model::draft::Draft;
 use crate::model::event::ObjectKind;
 use crate::model::jobs::JobState;
+use crate::model::kept::KEY_KEEP;
 use crate::model::keys::{Key, KeyType};
 use crate::model::locks::LockMode;
 use crate::model::tokens::Role;
@@ -381,6 +382,31 @@ async fn a_flipped_byte_of_a_commit_is_found() {
     let error = open(&world.store).await.unwrap_err();
     assert_eq!(error.code(), Code::StoreCorrupt);
     assert!(error.message().contains("00002.parquet"), "{error}");
+}
+
+#[tokio::test]
+async fn keys_that_count_no_longer_are_in_neither_replay_nor_checkpoint() {
+    let mut world = World::new().await;
+    for key in ["old", "young"] {
+        world
+            .commit(|draft| draft.note_statement("SELECT 1", Some(key), "[]"))
+            .await;
+        world.now = world.now.after(KEY_KEEP / 2 + Duration::from_secs(1));
+    }
+    // Time passes, but for the store it does so with its commits.
+    assert_eq!(world.state.kept.len(), 2);
+    world.commits(1).await;
+    let kept = |state: &State| {
+        let keys = state.kept.iter().map(|(key, _)| key.to_string());
+        keys.collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&world.state), ["young"]);
+    let replayed = open(&world.store).await.unwrap().state;
+    assert_eq!(difference(&replayed, &world.state), None);
+    write(&world.store, &world.state, world.now).await.unwrap();
+    let opened = open(&world.store).await.unwrap();
+    assert_eq!(opened.checkpoint, Some(world.version()));
+    assert_eq!(difference(&opened.state, &world.state), None);
 }
 
 #[tokio::test]
