@@ -1,4 +1,4 @@
-//! Bounds the depth of the syntax tree before it is built.
+//! Bounds the depth of the syntax tree, and the columns of its queries, before it is built.
 //!
 //! The parser bounds nesting by parentheses, but `a OR b OR c ...` and `... UNION ALL ...` are
 //! parsed in a loop into a tree as deep as the chain is long. Visiting, copying and dropping
@@ -14,6 +14,13 @@ use crate::session::parser::position;
 /// stack bears 400 and not 800.
 pub(super) const CHAIN_MAX: usize = 400;
 
+/// Items of one SELECT list. Planning takes time that grows with their square, and nothing else is
+/// done on its thread meanwhile.
+///
+/// # Source
+/// As many columns as a result of PostgreSQL may have (postgresql.org/docs/current/limits.html).
+const ITEMS_MAX: usize = 1664;
+
 /// What stands between a pair of parentheses, or outside all.
 #[derive(Default)]
 struct Level {
@@ -28,6 +35,8 @@ struct Level {
     inner_max: usize,
     /// The deepest stretch between commas or clauses so far.
     done_max: usize,
+    /// Items of the SELECT list, and of what else has commas in this query.
+    items: Option<usize>,
 }
 
 impl Level {
@@ -128,7 +137,7 @@ fn role(token: &Token) -> Role {
     }
 }
 
-/// Refuses tokens that would become too deep a tree.
+/// Refuses tokens that would become too deep or too wide a tree.
 ///
 /// # Errors
 /// `SG1001 syntax-error` at the token that goes too far.
@@ -136,6 +145,19 @@ pub(super) fn check(tokens: &[TokenWithSpan]) -> Result<()> {
     let mut open: Vec<Level> = Vec::new();
     let mut level = Level::default();
     for token in tokens {
+        match &token.token {
+            Token::Word(word) if word.keyword == Keyword::SELECT => level.items = Some(1),
+            Token::Comma => level.items = level.items.map(|items| items + 1),
+            _ => {}
+        }
+        if level.items.is_some_and(|items| items > ITEMS_MAX) {
+            return Err(Error::new(
+                Code::SyntaxError,
+                format!("the SELECT has more than {ITEMS_MAX} items"),
+            )
+            .with_hint("Select fewer columns, or make rows of them with unnest or UNION ALL.")
+            .with_position(position(token.span.start)));
+        }
         match role(&token.token) {
             Role::Open => open.push(std::mem::take(&mut level)),
             Role::Close => {

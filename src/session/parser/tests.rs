@@ -246,6 +246,21 @@ fn scripts_split_at_semicolons_outside_texts_and_comments() {
     );
 }
 
+/// Planning 30,000 items kept both processors of a server busy for minutes.
+#[test]
+fn a_select_has_so_many_items_and_no_more() {
+    for sql in [
+        format!("SELECT {}", vec!["1"; 1665].join(", ")),
+        format!(
+            "SELECT 1 FROM (SELECT {} FROM t) AS x",
+            vec!["1 IS DISTINCT FROM 2"; 1665].join(", ")
+        ),
+    ] {
+        let error = parse(&sql).expect_err(&sql);
+        assert_eq!(error.message(), "the SELECT has more than 1664 items");
+    }
+}
+
 /// A chain as long as this overflowed the stack when its tree was copied, which ended the process.
 #[test]
 fn chains_are_bounded_however_they_are_built() {
@@ -280,7 +295,8 @@ fn chains_are_bounded_however_they_are_built() {
             "SELECT 1 FROM t WHERE a IN ({})",
             vec!["-1"; 3000].join(", ")
         ),
-        format!("SELECT {}", vec!["a + 1"; 3000].join(", ")),
+        format!("SELECT {}", vec!["a + 1"; 1664].join(", ")),
+        format!("SELECT f({})", vec!["a + 1"; 3000].join(", ")),
         format!("SELECT {}", nested(18)),
         format!(
             "SELECT 1 FROM t {}",
