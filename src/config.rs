@@ -63,7 +63,8 @@ pub struct Limits {
     /// Statements that a server runs at once; the next one is told to come back. Chosen: each
     /// may hold memory, and two cores are busy with far fewer.
     pub server_statements_max: usize,
-    /// Statements of one user that run at once on a server without anybody waiting for them.
+    /// Statements of one user that run at once on a server without anybody waiting for them; also
+    /// those whose kept rows are sent to the user at once.
     pub server_background_max: usize,
     /// Bytes of the body of one request. Chosen: an INSERT of some ten thousand rows.
     pub server_body_bytes_max: usize,

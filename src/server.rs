@@ -90,7 +90,7 @@ use tracing::field::Empty;
 
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
-use crate::server::allowance::permits;
+use crate::server::allowance::{Shares, permits};
 use crate::server::auth::Caller;
 use crate::server::intake::{Intake, Waits};
 use crate::server::metrics::Metrics;
@@ -124,7 +124,7 @@ struct App {
     registry: Registry,
     places: Arc<Semaphore>,
     /// Of ended statements whose kept rows are being sent.
-    sending: Arc<Semaphore>,
+    sending: Arc<Shares>,
     /// Bytes of what came with requests.
     uploads: Arc<Semaphore>,
     metrics: Metrics,
@@ -218,7 +218,7 @@ pub async fn serve(
         options,
         registry: Registry::new(clock, Arc::clone(&limits), closing.clone()),
         places: Arc::new(Semaphore::new(limits.server_statements_max)),
-        sending: Arc::new(Semaphore::new(limits.server_statements_max)),
+        sending: Arc::default(),
         uploads: Arc::new(Semaphore::new(permits(limits.server_uploads_bytes_max))),
         metrics: Metrics::default(),
         tasks: TaskTracker::new(),

@@ -1,5 +1,7 @@
-//! Bytes that requests may bring and keep in memory: of one request, and of all together.
+//! What is shared out: bytes that requests may bring and keep in memory, of one request and of all
+//! together, and places of which each actor has so many.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -76,6 +78,46 @@ impl Allowance {
     }
 }
 
+/// Places of which each actor may take some.
+#[derive(Debug, Default)]
+pub(super) struct Shares(Mutex<HashMap<Arc<str>, usize>>);
+
+/// One place of an actor, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    shares: Arc<Shares>,
+    actor: Arc<str>,
+}
+
+impl Shares {
+    /// A place, where the actor has fewer than `most`.
+    pub(super) fn take(self: &Arc<Self>, actor: &Arc<str>, most: usize) -> Option<Share> {
+        let mut taken = self.0.lock();
+        let own = taken.entry(Arc::clone(actor)).or_default();
+        if *own >= most {
+            return None;
+        }
+        *own += 1;
+        Some(Share {
+            shares: Arc::clone(self),
+            actor: Arc::clone(actor),
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut taken = self.shares.0.lock();
+        let left = taken
+            .get(&self.actor)
+            .map_or(0, |own| own.saturating_sub(1));
+        match left {
+            0 => taken.remove(&self.actor),
+            left => taken.insert(Arc::clone(&self.actor), left),
+        };
+    }
+}
+
 /// The error of a request that brings too much.
 pub(super) fn too_large(bytes_max: usize) -> Error {
     Error::new(
@@ -88,6 +130,20 @@ pub(super) fn too_large(bytes_max: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_actor_has_places_of_their_own() {
+        let shares = Arc::new(Shares::default());
+        let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
+        let first = shares.take(&ann, 2);
+        let second = shares.take(&ann, 2);
+        assert!(first.is_some() && second.is_some() && shares.take(&ann, 2).is_none());
+        assert!(shares.take(&bob, 2).is_some());
+        drop(first);
+        assert!(shares.take(&ann, 2).is_some());
+        drop(second);
+        assert!(shares.0.lock().is_empty());
+    }
 
     #[test]
     fn one_request_and_all_together_are_bounded() {

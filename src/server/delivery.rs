@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use futures::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 use crate::server::App;
+use crate::server::allowance::Share;
 use crate::server::problem::Problem;
 use crate::server::run::{Rows, Run};
 use crate::server::statements::{Outcome, cancelled};
@@ -40,8 +41,8 @@ pub(super) enum Of {
         app: Arc<App>,
         /// Ends the sending.
         stop: CancellationToken,
-        /// Among those whose rows are sent, so that their bytes are bounded.
-        _place: OwnedSemaphorePermit,
+        /// One of its actor's, so that the bytes of rows that are sent are bounded.
+        _share: Share,
     },
 }
 

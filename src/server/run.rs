@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -109,15 +109,7 @@ pub(super) fn placed(app: &App, sql: &str) -> Result<Placed> {
 /// # Errors
 /// `SG4009 too-busy`.
 pub(super) fn place(app: &App) -> Result<OwnedSemaphorePermit> {
-    place_among(&app.places)
-}
-
-/// The same among those whose rows are kept and sent.
-///
-/// # Errors
-/// `SG4009 too-busy`.
-pub(super) fn place_among(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
-    Arc::clone(places).try_acquire_owned().map_err(|_| {
+    Arc::clone(&app.places).try_acquire_owned().map_err(|_| {
         Error::new(
             Code::TooBusy,
             "the server runs as many statements as it may",

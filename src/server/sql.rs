@@ -21,7 +21,7 @@ use crate::server::request::{
 };
 use crate::server::rows::{Encoder, body};
 use crate::server::run::{
-    GetAllowed, Placed, Repetition, Run, cancel_run, check_rows, place_among, placed, stored,
+    GetAllowed, Placed, Repetition, Run, cancel_run, check_rows, placed, stored,
 };
 use crate::server::statements::{Origin, Record, StatementState, expired};
 
@@ -279,14 +279,15 @@ async fn result_of(app: &Arc<App>, record: &Record, output: Output) -> Handled {
     let Some(kept) = record.kept() else {
         return Err(record.told(expired("the rows of the statement are not kept")));
     };
-    let of = match place_among(&app.sending) {
-        Ok(place) => Of::Kept {
+    let most = app.limits().server_background_max;
+    let of = match app.sending.take(&record.actor, most) {
+        Some(share) => Of::Kept {
             app: Arc::clone(app),
             stop: record.sending(),
-            _place: place,
+            _share: share,
         },
         // It has ended, and what it did must not look undone.
-        Err(_) => return Ok(later(record)),
+        None => return Ok(later(record)),
     };
     let begun = async {
         let mut encoder = Encoder::try_new(&kept.schema, output, None)?;

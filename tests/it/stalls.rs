@@ -114,7 +114,7 @@ async fn a_client_that_takes_no_rows_loses_its_statement_and_hears_no_end() {
 async fn a_client_that_takes_no_kept_rows_hears_no_end_either() {
     let limits = Limits {
         server_stall_max: Duration::from_millis(300),
-        server_statements_max: 1,
+        server_background_max: 1,
         ..Limits::default()
     };
     let server = Server::start(limits).await;
