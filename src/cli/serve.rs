@@ -194,7 +194,7 @@ pub(super) async fn token(engine: &Engine, actor: &str, task: TokenTask) -> Resu
             let token = tokens::create(ledger, actor, &name, role).await?;
             print(&format!("{token}\n"))?;
             note(&format!(
-                "token \"{name}\" may do what a {} may; it is not shown again\n",
+                "token \"{name}\" has the role {}; it is not shown again\n",
                 role.name()
             ));
         }

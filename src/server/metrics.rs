@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State as AppState;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -30,10 +30,15 @@ struct Lag {
     to_replay: u64,
 }
 
+/// How long that counts: everybody may ask, and each answer costs a request to the store.
+const READY_FOR: Duration = Duration::from_secs(1);
+
 /// What is counted since the server began.
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     statements: Mutex<BTreeMap<(&'static str, StatementState), u64>>,
+    /// When the store was asked last whether it answers, and whether it did.
+    ready: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 impl Metrics {
@@ -189,10 +194,21 @@ pub(super) async fn live() -> &'static str {
 
 /// `GET /health/ready`
 pub(super) async fn ready(AppState(app): AppState<Arc<App>>) -> Response {
-    let snapshot = tokio::time::timeout(READY_WITHIN, app.core.ledger.snapshot());
-    match snapshot.await {
-        Ok(Ok(_)) if !app.closing.is_cancelled() => "ready\n".into_response(),
-        Ok(_) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    // Those that ask at once wait for one answer.
+    let mut told = app.metrics.ready.lock().await;
+    let recent = told.filter(|(at, _)| at.elapsed() < READY_FOR);
+    let ready = match recent {
+        Some((_, ready)) => ready,
+        None => {
+            let snapshot = tokio::time::timeout(READY_WITHIN, app.core.ledger.snapshot());
+            let ready = matches!(snapshot.await, Ok(Ok(_)));
+            *told = Some((Instant::now(), ready));
+            ready
+        }
+    };
+    match ready && !app.closing.is_cancelled() {
+        true => "ready\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
     }
 }
 
