@@ -106,10 +106,11 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
         (Some(certificate), Some(key)) => Some(Tls::load(certificate, key).await?),
         (None | Some(_), _) => None,
     };
-    let renewals = match &tls {
-        Some(tls) => Some((tls.clone(), hangups()?)),
-        None => None,
-    };
+    if let Some(tls) = &tls {
+        let asked = signal(SignalKind::hangup())
+            .map_err(|error| Error::bug("SIGHUP cannot be listened to").with_source(error))?;
+        tokio::spawn(renewed(tls.clone(), asked));
+    }
     let scheme = if tls.is_some() { "https" } else { "http" };
     let listener = TcpListener::bind(args.bind).await.map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
@@ -151,12 +152,6 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
         let (served, worked) = tokio::join!(server, worker);
         served.and(worked)
     };
-    let both = async {
-        tokio::select! {
-            ended = both => ended,
-            never = renewed(renewals) => never,
-        }
-    };
     let Some(ended) = until_told(both, &asks).await? else {
         engine.close_within(TEAR_WAIT).await;
         return Ok(torn());
@@ -165,23 +160,14 @@ pub(super) async fn serve(engine: &Engine, actor: &str, args: ServeArgs) -> Resu
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-fn hangups() -> Result<Signal> {
-    signal(SignalKind::hangup())
-        .map_err(|error| Error::bug("SIGHUP cannot be listened to").with_source(error))
-}
-
-/// Reads the certificate again whenever SIGHUP says so. It ends with an error only.
-async fn renewed(renewals: Option<(Tls, Signal)>) -> Result<()> {
-    let Some((tls, mut asked)) = renewals else {
-        return std::future::pending().await;
-    };
+/// Reads the certificate again whenever SIGHUP says so.
+async fn renewed(tls: Tls, mut asked: Signal) {
     while asked.recv().await.is_some() {
         match tls.reload().await {
             Ok(()) => note("the certificate was read again\n"),
             Err(error) => complain(&error),
         }
     }
-    std::future::pending().await
 }
 
 /// Makes, lists or revokes tokens.

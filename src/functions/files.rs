@@ -336,6 +336,11 @@ mod tests {
         roots: Roots,
     }
 
+    /// Roots with an open working folder.
+    fn open_below(working: &Path, allowed: &[PathBuf]) -> Result<Roots> {
+        Roots::new("memory://x", Some(working), WorkingFolder::Open, allowed)
+    }
+
     impl Folders {
         fn new() -> Self {
             let top = TempDir::new().unwrap();
@@ -426,21 +431,9 @@ mod tests {
         let folders = Folders::new();
         let top = folders.top.path();
         let work = top.join("work");
-        let roots = Roots::new(
-            "memory://x",
-            Some(&work),
-            WorkingFolder::Open,
-            &["../secret".into()],
-        )
-        .unwrap();
+        let roots = open_below(&work, &["../secret".into()]).unwrap();
         assert!(roots.resolve("out/f").is_ok());
-        let error = Roots::new(
-            "memory://x",
-            Some(&work),
-            WorkingFolder::Open,
-            &["none".into()],
-        )
-        .unwrap_err();
+        let error = open_below(&work, &["none".into()]).unwrap_err();
         assert_eq!(error.code(), Code::FileUnreadable);
     }
 
@@ -460,19 +453,12 @@ mod tests {
 
     #[test]
     fn the_root_of_the_file_system_is_no_root_by_chance() {
-        let roots =
-            Roots::new("memory://x", Some(Path::new("/")), WorkingFolder::Open, &[]).unwrap();
+        let roots = open_below(Path::new("/"), &[]).unwrap();
         assert_eq!(
             roots.resolve("etc/passwd").unwrap_err().code(),
             Code::OutsideRoots
         );
-        let roots = Roots::new(
-            "memory://x",
-            Some(Path::new("/")),
-            WorkingFolder::Open,
-            &["/".into()],
-        )
-        .unwrap();
+        let roots = open_below(Path::new("/"), &["/".into()]).unwrap();
         assert!(roots.resolve("etc/passwd").is_ok());
     }
 

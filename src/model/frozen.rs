@@ -312,6 +312,7 @@ impl Rows {
             }
         }
         state.kept = self.kept.into_iter().collect();
+        // Checkpoints of format 1 have every key that there was.
         state.kept.expire(state.at);
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::server::App;
 use crate::server::allowance::Share;
 use crate::server::problem::Problem;
 use crate::server::run::{Rows, Run};
-use crate::server::statements::{Outcome, cancelled};
+use crate::server::statements::cancelled;
 
 /// Pieces that wait for the client. Chosen: it hides a round trip, and no more.
 const PIECES_MAX: usize = 4;
@@ -64,11 +64,7 @@ impl Of {
 
     fn succeed(&self, rows: u64) {
         if let Self::Run(run) = self {
-            let outcome = run.record.outcome();
-            run.record.note(Outcome {
-                rows: Some(rows),
-                ..outcome
-            });
+            run.record.note_rows(rows);
             run.succeed(None);
         }
     }

@@ -21,6 +21,9 @@ use crate::session::StatementKind;
 /// How long the store may take to answer before the server counts as not ready.
 const READY_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long its answer counts: everybody may ask, and each answer costs a request to the store.
+const READY_FOR: Duration = Duration::from_secs(1);
+
 /// How far something is behind the ledger, in commits.
 #[derive(Debug, Clone, Copy, Default)]
 struct Lag {
@@ -29,9 +32,6 @@ struct Lag {
     /// The last checkpoint.
     to_replay: u64,
 }
-
-/// How long that counts: everybody may ask, and each answer costs a request to the store.
-const READY_FOR: Duration = Duration::from_secs(1);
 
 /// What is counted since the server began.
 #[derive(Debug, Default)]

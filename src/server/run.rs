@@ -361,11 +361,7 @@ impl Run {
             }
             batches.push(batch);
         }
-        let outcome = self.record.outcome();
-        self.record.note(Outcome {
-            rows: Some(count),
-            ..outcome
-        });
+        self.record.note_rows(count);
         Ok(Kept {
             schema: answer.schema,
             batches: batches.into(),

@@ -154,6 +154,11 @@ impl Record {
         self.progress.lock().outcome = outcome;
     }
 
+    /// Notes how many rows the answer had.
+    pub(super) fn note_rows(&self, rows: u64) {
+        self.progress.lock().outcome.rows = Some(rows);
+    }
+
     pub(super) fn outcome(&self) -> Outcome {
         self.progress.lock().outcome.clone()
     }

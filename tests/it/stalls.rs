@@ -47,10 +47,15 @@ impl Server {
     }
 
     fn post(&self, sql: &str) -> TcpStream {
+        self.post_with("", sql)
+    }
+
+    /// `headers`: lines, each with its end.
+    fn post_with(&self, headers: &str, sql: &str) -> TcpStream {
         let length = sql.len();
         self.connect(&format!(
             "POST /v1/sql HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: text/csv\r\n\
-             Content-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{sql}"
+             {headers}Content-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{sql}"
         ))
     }
 
@@ -88,6 +93,16 @@ fn all(mut stream: TcpStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
+/// The end of a body in chunks: one of no length.
+const LAST_CHUNK: &str = "0\r\n\r\n";
+
+/// Whether an answer was begun, and its end is missing.
+async fn assert_cut(stalled: TcpStream) {
+    let got = tokio::task::spawn_blocking(move || all(stalled)).await;
+    let got = got.unwrap();
+    assert!(got.len() > 1000 && !got.ends_with(LAST_CHUNK));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_no_rows_loses_its_statement_and_hears_no_end() {
     let limits = Limits {
@@ -103,10 +118,7 @@ async fn a_client_that_takes_no_rows_loses_its_statement_and_hears_no_end() {
     // Its place is free.
     let next = all(server.post("SELECT 1 AS n, pg_sleep()"));
     assert!(next.starts_with("HTTP/1.1 400"), "{next}");
-    // The end of a body in chunks is one of no length: it must be missing.
-    let got = tokio::task::spawn_blocking(move || all(stalled)).await;
-    let got = got.unwrap();
-    assert!(got.len() > 1000 && !got.ends_with("0\r\n\r\n"));
+    assert_cut(stalled).await;
     server.end().await;
 }
 
@@ -119,11 +131,7 @@ async fn a_client_that_takes_no_kept_rows_hears_no_end_either() {
     };
     let server = Server::start(limits).await;
     let sql = "SELECT value, repeat('x', 1000) FROM range(0, 50000)";
-    let kept = all(server.connect(&format!(
-        "POST /v1/sql HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Prefer: respond-async\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{sql}",
-        sql.len()
-    )));
+    let kept = all(server.post_with("Prefer: respond-async\r\n", sql));
     assert!(kept.starts_with("HTTP/1.1 202"), "{kept}");
     let ended = server.until_state("committed").await;
     let place = ended["result"].as_str().unwrap();
@@ -143,10 +151,8 @@ async fn a_client_that_takes_no_kept_rows_hears_no_end_either() {
             break got;
         }
     };
-    assert!(whole.ends_with("0\r\n\r\n") && whole.len() > 50_000_000);
-    let got = tokio::task::spawn_blocking(move || all(stalled)).await;
-    let got = got.unwrap();
-    assert!(got.len() > 1000 && !got.ends_with("0\r\n\r\n"));
+    assert!(whole.ends_with(LAST_CHUNK) && whole.len() > 50_000_000);
+    assert_cut(stalled).await;
     server.end().await;
 }
 
