@@ -17,6 +17,7 @@ pub mod frozen;
 pub mod jobs;
 pub mod kept;
 pub mod keys;
+pub mod lineage;
 pub mod locks;
 pub mod queue;
 pub mod rules;

@@ -219,8 +219,8 @@ impl Replay {
         let bytes = store.get(&file.path).await?;
         let bytes = bytes.ok_or_else(|| gone(&file.path))?;
         report.events_files += 1;
-        let batches = match codec::decode(&file.path, bytes) {
-            Ok(batches) => batches,
+        let events = match codec::decode(&file.path, bytes) {
+            Ok(events) => events,
             Err(error) => {
                 self.whole = false;
                 return report.broken(&file.path, error);
@@ -229,13 +229,15 @@ impl Replay {
         if !self.whole {
             return Ok(());
         }
-        for (version, rows) in by_commit(file, &batches) {
+        for (version, rows) in by_commit(file, &events.batches) {
             let before = self.state.clone();
-            if let Err(error) = codec::replay(&mut self.state, version, version, &rows) {
+            if let Err(error) = codec::replay_rows(&mut self.state, version, version, &rows) {
                 self.whole = false;
                 self.state = before;
                 return report.broken(&file.path, error);
             }
+            // A compacted file has the digest of none of its commits.
+            self.state.lineage.head = (file.from == file.to).then_some(events.digest);
             if checkpoints.remove(&version) {
                 self.compare(store, version, report).await?;
             }

@@ -24,11 +24,8 @@ use crate::id::Version;
 use crate::ledger::parquet_file;
 use crate::model::apply::apply;
 use crate::model::columns::{self, Column, EventsReader};
+use crate::model::lineage::{FORMAT, Header};
 use crate::model::state::State;
-
-/// The format of ledger files and checkpoints that this program writes. It grows when an older
-/// program could not read them correctly.
-pub const FORMAT: u32 = 2;
 
 const FORMAT_KEY: &str = "sluicegate.format";
 
@@ -61,11 +58,55 @@ pub fn commit_version(path: &str) -> Option<Version> {
         .flatten()
 }
 
+/// A file of events in memory.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// The file.
+    pub bytes: Bytes,
+    /// The digest by which the next commit names this one: the hash in the footer.
+    pub digest: u64,
+}
+
+/// The events of a file.
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    /// Their rows.
+    pub batches: Vec<RecordBatch>,
+    /// The digest of the file.
+    pub digest: u64,
+}
+
+/// A commit as a file: its events, the first of which says where it stands.
+///
+/// # Errors
+/// `SG9001 bug`.
+pub fn encode_commit(batches: &[RecordBatch], header: &Header) -> Result<Encoded> {
+    let Some((first, others)) = batches.split_first() else {
+        return Err(Error::bug("a commit without events is to be written"));
+    };
+    let (mut fields, mut columns): (Vec<_>, Vec<_>) = (
+        first.schema().fields().iter().cloned().collect(),
+        first.slice(0, 1).columns().to_vec(),
+    );
+    for (column, array) in columns::header_columns(header) {
+        fields.push(Arc::new(columns::schema().field(column as usize).clone()));
+        columns.push(array);
+    }
+    let head = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns);
+    let head = head.map_err(|error| unwritable(error.into()))?;
+    let rest = first.slice(1, first.num_rows().saturating_sub(1));
+    let all: Vec<RecordBatch> = [head, rest]
+        .into_iter()
+        .chain(others.iter().cloned())
+        .collect();
+    encode(&all)
+}
+
 /// Events as the bytes of a Parquet file. It has the columns that one of the batches has.
 ///
 /// # Errors
 /// `SG9001 bug`.
-pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
+pub fn encode(batches: &[RecordBatch]) -> Result<Encoded> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let used = |column: &&Column| {
         let mut batches = batches.iter();
@@ -81,11 +122,13 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Bytes> {
     let properties = properties(&schema, rows);
     let mut bytes = parquet_file::encode(&Arc::new(schema), batches, properties)
         .map_err(|error| unwritable(error.into()))?;
-    let hash = format!("{:016x}", content_hash(&bytes));
+    let digest = content_hash(&bytes);
+    let hash = format!("{digest:016x}");
     let place = hash_place(&bytes).and_then(|place| bytes.get_mut(place));
     let place = place.ok_or_else(|| Error::bug("a file of events has no place for its hash"))?;
     place.copy_from_slice(hash.as_bytes());
-    Ok(bytes.into())
+    let bytes = bytes.into();
+    Ok(Encoded { bytes, digest })
 }
 
 fn unwritable(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
@@ -140,20 +183,21 @@ pub fn content_hash(bytes: &[u8]) -> u64 {
 ///
 /// # Errors
 /// `SG7003 store-corrupt`, `SG7004 store-too-new`.
-pub fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>> {
+pub fn decode(path: &str, bytes: Bytes) -> Result<Decoded> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())
         .map_err(|error| damaged(path, error))?;
     let metadata = builder.metadata().file_metadata().key_value_metadata();
     let metadata = metadata.map(Vec::as_slice).unwrap_or_default();
     check_format(path, metadata)?;
-    check_hash(path, &bytes)?;
+    let digest = check_hash(path, &bytes)?;
     let reader = builder
         .with_batch_size(parquet_file::GROUP_ROWS)
         .build()
         .map_err(|error| damaged(path, error))?;
-    reader
+    let batches = reader
         .collect::<std::result::Result<Vec<_>, ArrowError>>()
-        .map_err(|error| damaged(path, error))
+        .map_err(|error| damaged(path, error))?;
+    Ok(Decoded { batches, digest })
 }
 
 fn check_format(path: &str, metadata: &[KeyValue]) -> Result<()> {
@@ -174,25 +218,25 @@ fn check_format(path: &str, metadata: &[KeyValue]) -> Result<()> {
 
 /// Whether a file of events has the bytes that were written.
 ///
+/// # Returns
+/// Its digest.
+///
 /// # Errors
 /// `SG7003 store-corrupt`.
-pub fn check_hash(path: &str, bytes: &[u8]) -> Result<()> {
+pub fn check_hash(path: &str, bytes: &[u8]) -> Result<u64> {
     let parts = hash_place(bytes).and_then(|place| {
         let before = bytes.get(..place.start)?;
         Some((before, bytes.get(place.clone())?, bytes.get(place.end..)?))
     });
-    let whole = parts.is_some_and(|(before, digits, after)| {
+    let digest = parts.and_then(|(before, digits, after)| {
         let mut hasher = XxHash64::with_seed(0);
         hasher.write(before);
         hasher.write(NO_HASH.as_bytes());
         hasher.write(after);
-        digits == format!("{:016x}", hasher.finish()).as_bytes()
+        let digest = hasher.finish();
+        (digits == format!("{digest:016x}").as_bytes()).then_some(digest)
     });
-    if whole {
-        Ok(())
-    } else {
-        Err(damaged(path, "its bytes are not those that were written"))
-    }
+    digest.ok_or_else(|| damaged(path, "its bytes are not those that were written"))
 }
 
 /// The error for a file of a later format.
@@ -218,7 +262,18 @@ pub fn damaged(path: &str, error: impl Into<Box<dyn std::error::Error + Send + S
 ///
 /// # Errors
 /// `SG7003 store-corrupt`, naming version and row.
-pub fn replay(
+pub fn replay(state: &mut State, first: Version, last: Version, events: &Decoded) -> Result<()> {
+    replay_rows(state, first, last, &events.batches)?;
+    // A compacted file has the digest of none of its commits.
+    state.lineage.head = (first == last).then_some(events.digest);
+    Ok(())
+}
+
+/// The same of some rows of a file.
+///
+/// # Errors
+/// Those of [`replay`].
+pub fn replay_rows(
     state: &mut State,
     first: Version,
     last: Version,
@@ -239,6 +294,12 @@ pub fn replay(
                 )));
             }
             let fail = |what: String| broken(place.0, place.1, what);
+            if place.1 == 0 {
+                let header = reader.header(row);
+                let header = header.map_err(|error| fail(error.to_string()))?;
+                let follows = state.lineage.advance(&header);
+                follows.map_err(|error| fail(error.to_string()))?;
+            }
             let origin = reader
                 .origin(row)
                 .map_err(|error| fail(error.to_string()))?;
@@ -341,16 +402,19 @@ mod tests {
             Ok((decisions, draft.finish()?))
         };
         let (many, drafted) = at_once(draft()).unwrap();
-        let (single, expected) = one_by_one(draft()).unwrap();
+        let (single, mut expected) = one_by_one(draft()).unwrap();
         assert_eq!(many, single);
         assert_eq!(drafted.events, expected.events);
         assert_eq!(difference(&drafted.state, &expected.state), None);
 
-        let bytes = encode(&[drafted.events]).unwrap();
-        let batches = decode("ledger/1.parquet", bytes).unwrap();
+        let header = world.state.lineage.next(|| "store".into());
+        let encoded = encode_commit(&[drafted.events], &header).unwrap();
+        let events = decode("ledger/1.parquet", encoded.bytes).unwrap();
         let mut replayed = world.state.clone();
         let version = drafted.state.version;
-        replay(&mut replayed, version, version, &batches).unwrap();
+        replay(&mut replayed, version, version, &events).unwrap();
+        assert_eq!(replayed.lineage.head, Some(encoded.digest));
+        expected.state.lineage.committed(header, encoded.digest);
         assert_eq!(difference(&replayed, &expected.state), None);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
@@ -112,7 +113,7 @@ impl Committer {
                     // A copy, so that a broken commit leaves the state as it was.
                     let mut state = self.state.clone();
                     let replayed = codec::decode(&path, bytes)
-                        .and_then(|batches| codec::replay(&mut state, version, version, &batches));
+                        .and_then(|events| codec::replay(&mut state, version, version, &events));
                     if let Err(error) = replayed {
                         break Err(error);
                     }
@@ -178,15 +179,22 @@ impl Committer {
             let version = self.state.version.next();
             let (kept, drafted) = self.decide(std::mem::take(&mut proposals), version);
             proposals = kept;
-            let Some((state, batches)) = drafted else {
+            let Some((mut state, batches)) = drafted else {
                 // Nothing happened: the answer is true at the version that was read.
                 return answer(proposals, || Ok(self.state.version));
             };
             let asked_at = self.clock.now();
-            let put = codec::encode(&batches).and_then(|bytes| {
-                let size = bytes.len() as u64;
+            let header = self
+                .state
+                .lineage
+                .next(|| Uuid::now_v7().to_string().into());
+            let put = codec::encode_commit(&batches, &header).and_then(|encoded| {
+                let size = encoded.bytes.len() as u64;
+                state.lineage.committed(header, encoded.digest);
                 let path = codec::commit_path(version);
-                let put = self.runtime.block_on(self.store.put_new(&path, bytes))?;
+                let put = self
+                    .runtime
+                    .block_on(self.store.put_new(&path, encoded.bytes))?;
                 Ok((put, size))
             });
             match put {

@@ -183,9 +183,9 @@ async fn write(store: &Store, commits: &[EventsFile]) -> Result<()> {
         expected = expected.next();
         let bytes = store.get(&file.path).await?;
         let bytes = bytes.ok_or_else(|| gone(&file.path))?;
-        batches.extend(codec::decode(&file.path, bytes)?);
+        batches.extend(codec::decode(&file.path, bytes)?.batches);
     }
-    let bytes = codec::encode(&batches)?;
+    let bytes = codec::encode(&batches)?.bytes;
     // Whoever was first wrote the same events.
     store.put_new(&path, bytes).await.map(drop)
 }

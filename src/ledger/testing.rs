@@ -62,11 +62,13 @@ impl World {
             return;
         }
         let drafted = draft.finish().unwrap();
-        let bytes = codec::encode(&[drafted.events]).unwrap();
+        let header = self.state.lineage.next(|| "store".into());
+        let encoded = codec::encode_commit(&[drafted.events], &header).unwrap();
         let path = codec::commit_path(version);
-        let put = self.store.put_new(&path, bytes).await.unwrap();
+        let put = self.store.put_new(&path, encoded.bytes).await.unwrap();
         assert_eq!(put, PutNew::Created);
         self.state = drafted.state;
+        self.state.lineage.committed(header, encoded.digest);
     }
 
     /// Commits so many small changes.

@@ -21,6 +21,7 @@ use crate::model::event::{
 };
 use crate::model::jobs::JobState;
 use crate::model::keys::Key;
+use crate::model::lineage::Header;
 use crate::model::locks::LockMode;
 use crate::model::state::State;
 use crate::model::tokens::Role;
@@ -111,6 +112,9 @@ columns! {
     Bytes = "bytes", Int, "Bytes of the run.";
     Params = "params", Dictionary, "The job's parameters, or an idempotency key.";
     Payload = "payload", Text, "Definitions and summaries, as JSON, or the SHA-256 of a token.";
+    Format = "format", Int, "The format of the commit's rules; in its first row only.";
+    StoreId = "store_id", Text, "The id of the store; in a commit's first row only.";
+    Previous = "previous", Text, "The digest of the commit before; in a commit's first row only.";
 }
 
 /// The schema of the `events` table and of every ledger file.
@@ -134,6 +138,25 @@ pub fn schema() -> SchemaRef {
         ))
     });
     Arc::clone(&SCHEMA)
+}
+
+/// The columns of a header, for the first row of a commit.
+///
+/// # Returns
+/// Arrays of one row each.
+pub fn header_columns(header: &Header) -> Vec<(Column, ArrayRef)> {
+    let text = |text: Option<String>| Arc::new(StringArray::from(vec![text])) as ArrayRef;
+    let mut columns = vec![(
+        Column::Format,
+        Arc::new(Int64Array::from(vec![i64::from(header.format)])) as ArrayRef,
+    )];
+    if let Some(store) = &header.store {
+        columns.push((Column::StoreId, text(Some(store.to_string()))));
+    }
+    if let Some(previous) = header.previous {
+        columns.push((Column::Previous, text(Some(format!("{previous:016x}")))));
+    }
+    columns
 }
 
 /// Bytes of a text that room is made for, where there are many. Chosen: that of a short key.
@@ -914,6 +937,24 @@ impl<'a> EventsReader<'a> {
             Version(self.number(Column::Version, row)?),
             self.number(Column::Ordinal, row)?,
         ))
+    }
+
+    /// What a row says of the whole commit, whose first row it must be.
+    ///
+    /// # Errors
+    /// [`Unreadable::Missing`].
+    pub fn header(&self, row: usize) -> Result<Header, Unreadable> {
+        if self.int_if(Column::Format, row).is_none() {
+            return Ok(Header::silent());
+        }
+        let previous = self.text_if(Column::Previous, row);
+        let previous = previous.map(|digits| u64::from_str_radix(digits, 16));
+        let unreadable = |_| Unreadable::Missing(Column::Previous.name());
+        Ok(Header {
+            format: self.number(Column::Format, row)?,
+            store: Some(self.text(Column::StoreId, row)?.into()),
+            previous: previous.transpose().map_err(unreadable)?,
+        })
     }
 
     /// Who caused a row, by which statement and when.

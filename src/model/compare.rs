@@ -8,11 +8,16 @@ use std::fmt::Debug;
 
 use crate::model::sources::SourceTable;
 use crate::model::state::{State, Transform};
+use crate::model::transform::Permission;
 
 /// The first difference of two states, in words; `None` where they are the same.
 pub fn difference(a: &State, b: &State) -> Option<String> {
     unequal("version", &a.version, &b.version)
         .or_else(|| unequal("time", &a.at, &b.at))
+        .or_else(|| match a.lineage.agrees(&b.lineage) {
+            Permission::Allowed => None,
+            Permission::Denied => unequal("lineage", &a.lineage, &b.lineage),
+        })
         .or_else(|| unequal("last job", &a.last_job, &b.last_job))
         .or_else(|| unequal("last token", &a.last_token, &b.last_token))
         .or_else(|| unequal("next table", &a.next_table, &b.next_table))

@@ -11,6 +11,7 @@ use crate::id::{BatchId, JobId, Slot, TableId, Version};
 use crate::model::apply::{advance, apply};
 use crate::model::columns::EventsBuilder;
 use crate::model::event::{Event, Origin, Scheduled};
+use crate::model::lineage::FORMAT;
 use crate::model::rules::Violation;
 use crate::model::scheduling::Scheduling;
 use crate::model::state::State;
@@ -54,13 +55,14 @@ impl<'l> Draft<'l> {
     /// # Arguments
     /// `now` is raised to the time of `state` where it is earlier: time never runs back.
     pub fn new(
-        state: State,
+        mut state: State,
         version: Version,
         now: Timestamp,
         author: Author,
         limits: &'l Limits,
     ) -> Self {
         let at = now.max(state.at);
+        state.lineage.format = FORMAT;
         let events = EventsBuilder::default();
         Self {
             state,

@@ -204,6 +204,7 @@ pub fn thaw(catalog: &Catalog, mut pieces: Vec<(Part, Piece)>) -> Result<State, 
     let mut state = State {
         version: Version(catalog.version),
         at: Timestamp(catalog.at),
+        lineage: catalog.lineage()?,
         last_job: JobId(catalog.last_job),
         last_token: Token(catalog.last_token),
         next_table: TableId(catalog.next_table),

@@ -52,6 +52,8 @@ rules! {
     TimeForward = "time never runs back";
     /// Design rule 9.
     Bounded = "attempts stay within their limit";
+    /// Commits follow each other.
+    Lineage = "a commit is of this store and follows the commit before it";
     /// Ids are given in order.
     IdsInOrder = "ids, tokens and slots are given in order, without holes";
     /// What an event names is there.

@@ -11,6 +11,7 @@ use crate::model::event::ObjectKind;
 use crate::model::jobs::{Batch, Job, Worker};
 use crate::model::kept::KeptStatements;
 use crate::model::keys::Key;
+use crate::model::lineage::Lineage;
 use crate::model::locks::LockTable;
 use crate::model::queue::Queue;
 use crate::model::sources::{Source, SourceTable};
@@ -84,6 +85,8 @@ pub struct State {
     pub version: Version,
     /// The time of its commit.
     pub at: Timestamp,
+    /// What is known of the commits that led here.
+    pub lineage: Lineage,
     /// The id that the next job gets, less one.
     pub last_job: JobId,
     /// The same for tokens.

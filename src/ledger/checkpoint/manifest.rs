@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::{FOLDER, Written};
 use crate::error::{Error, Result};
 use crate::id::Version;
-use crate::ledger::codec::{self, FORMAT};
+use crate::ledger::codec;
 use crate::model::frozen::{Catalog, Part};
+use crate::model::lineage::FORMAT;
 use crate::time::Timestamp;
 
 const NAME: &str = "manifest.json";

@@ -17,6 +17,7 @@ use crate::model::event::ObjectKind;
 use crate::model::jobs::JobState;
 use crate::model::kept::KEY_KEEP;
 use crate::model::keys::{Key, KeyType};
+use crate::model::lineage::FORMAT;
 use crate::model::locks::LockMode;
 use crate::model::tokens::Role;
 
@@ -420,7 +421,7 @@ async fn a_checkpoint_of_a_later_format_is_refused() {
     let body = body
         .strip_suffix('}')
         .unwrap()
-        .replace(&format!("\"format\":{}", codec::FORMAT), "\"format\":99");
+        .replace(&format!("\"format\":{}", FORMAT), "\"format\":99");
     let hash = codec::content_hash(body.as_bytes());
     let text = format!("{{\"hash\":\"{hash:016x}\",\"checkpoint\":{body}}}\n");
     let path = manifest_path(world.version());

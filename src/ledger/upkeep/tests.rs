@@ -17,6 +17,7 @@ use crate::model::decide::{
 };
 use crate::model::kept::digest_of;
 use crate::model::keys::{Key, KeyType};
+use crate::model::lineage::FORMAT;
 use crate::model::locks::LockMode;
 
 use super::*;
@@ -309,9 +310,9 @@ async fn a_crash_after_any_put_leaves_a_valid_store() {
 async fn stores_of_every_format_open() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/ledger");
     if std::env::var_os("SLUICEGATE_WRITE_FIXTURE").is_some() {
-        write_fixture(&folder.join(format!("format-{}", codec::FORMAT))).await;
+        write_fixture(&folder.join(format!("format-{}", FORMAT))).await;
     }
-    for format in 1..=codec::FORMAT {
+    for format in 1..=FORMAT {
         let path = folder.join(format!("format-{format}"));
         assert!(path.is_dir(), "there is no fixture of format {format}");
         let path = path.to_str().unwrap();

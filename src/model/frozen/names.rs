@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Damage;
 use crate::id::{TableId, TransformId};
 use crate::model::event::ObjectKind;
+use crate::model::lineage::Lineage;
 use crate::model::queue::Queue;
 use crate::model::sources::{SourceTable, TableDef};
 use crate::model::state::{Dropped, Object, State, Transform};
@@ -21,6 +22,12 @@ pub struct Catalog {
     pub version: u64,
     /// The time of its commit.
     pub at: i64,
+    /// The id of the store; checkpoints of before there was one lack it, and the next.
+    #[serde(default)]
+    pub store: Option<String>,
+    /// The digest of the newest commit, as 16 hexadecimal digits.
+    #[serde(default)]
+    pub head: Option<String>,
     /// The last job.
     pub last_job: u64,
     /// The last token.
@@ -108,6 +115,8 @@ impl Catalog {
         Self {
             version: state.version.0,
             at: state.at.0,
+            store: state.lineage.store.as_deref().map(str::to_owned),
+            head: state.lineage.head.map(|head| format!("{head:016x}")),
             last_job: state.last_job.0,
             last_token: state.last_token.0,
             next_table: state.next_table.0,
@@ -121,6 +130,18 @@ impl Catalog {
             objects: objects.collect(),
             tokens: state.tokens.iter().map(FrozenToken::of).collect(),
         }
+    }
+
+    /// What is known of the commits that led to the state.
+    pub(super) fn lineage(&self) -> Result<Lineage, Damage> {
+        let head = self.head.as_deref();
+        let head = head.map(|digits| u64::from_str_radix(digits, 16));
+        let damaged = |_| Damage::new("the digest of its commit is no number");
+        Ok(Lineage {
+            store: self.store.as_deref().map(Into::into),
+            head: head.transpose().map_err(damaged)?,
+            ..Lineage::default()
+        })
     }
 
     /// Puts the transforms, without their queues, into a state.
