@@ -25,6 +25,24 @@ pub struct Limits {
     pub checkpoint_commits: u64,
     /// Bytes of ledger files after which a checkpoint is written.
     pub checkpoint_bytes: u64,
+    /// Events of ledger files after which a checkpoint is written. Chosen: two million are replayed
+    /// in about a second.
+    pub checkpoint_events: u64,
+    /// By how much the clock of a process that commits may differ from the store's. Chosen: ten
+    /// times what NTP leaves on a bad day, and small against a lease; a bucket's times have whole
+    /// seconds.
+    pub clock_skew_max: Duration,
+    /// How long a process goes on before it compares its clock with the store's again.
+    pub clock_check: Duration,
+    /// How often a process looks for leases that are over, and reads what others committed, while
+    /// nothing else makes it.
+    pub ledger_watch: Duration,
+    /// Lost races after which a commit asks for the next turn. Chosen: small commits that race get
+    /// through by luck before; a large one never would.
+    pub turn_races: u32,
+    /// How long a turn lasts at most, and how long others wait for whoever has one. Chosen: the
+    /// deciding and writing of a commit of ten million rows.
+    pub turn: Duration,
     /// How long a ledger file that `history/` already holds is kept for slow readers.
     pub ledger_grace: Duration,
     /// Runs of a source table that start a merge of its small ones.
@@ -112,6 +130,12 @@ impl Default for Limits {
             commit_proposals_max: 4096,
             checkpoint_commits: 512,
             checkpoint_bytes: 256 << 20,
+            checkpoint_events: 2_000_000,
+            clock_skew_max: Duration::from_secs(10),
+            clock_check: Duration::from_secs(600),
+            ledger_watch: Duration::from_secs(2),
+            turn_races: 3,
+            turn: Duration::from_secs(30),
             ledger_grace: Duration::from_secs(600),
             merge_runs: 16,
             small_run_rows: 100_000,

@@ -112,6 +112,10 @@ codes! {
     StoreCorrupt = "SG7003", Corrupt, "store-corrupt", "XX001";
     StoreTooNew = "SG7004", Input, "store-too-new", "0A000";
     SnapshotGone = "SG7005", Unavailable, "snapshot-gone", "58P01";
+    StoreReplaced = "SG7006", Corrupt, "store-replaced", "55000";
+    ClockOff = "SG7007", Unavailable, "clock-off", "55000";
+    StoreUnsafe = "SG7008", Input, "store-unsafe", "0A000";
+    TimeAhead = "SG7009", Corrupt, "time-ahead", "55000";
     CommandUnusable = "SG8001", Input, "command-unusable", "58030";
     CommandFailed = "SG8002", Input, "command-failed", "58000";
     NoAnswer = "SG8003", Input, "no-answer", "58000";

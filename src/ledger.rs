@@ -7,26 +7,36 @@
 
 pub mod check;
 pub mod checkpoint;
+mod clock_guard;
 pub mod codec;
 mod committer;
+pub mod cost;
+pub mod errors;
 pub mod history;
 mod local;
 mod merge;
 mod parquet_file;
+mod proposal;
 pub mod run;
+mod standing;
 pub mod store;
 #[cfg(test)]
 mod testing;
 mod upkeep;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::chance;
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::id::Version;
-use crate::ledger::committer::{Committer, Proposal, Request};
+use crate::ledger::clock_guard::ClockGuard;
+use crate::ledger::committer::Committer;
+use crate::ledger::proposal::{Proposal, Purpose, Request};
+use crate::ledger::standing::Standing;
 use crate::ledger::store::Store;
 use crate::model::draft::{Author, Draft};
 use crate::model::state::State;
@@ -81,6 +91,17 @@ impl Ledger {
         limits: Arc<Limits>,
         duty: Duty,
     ) -> Result<Self> {
+        let mut guard = ClockGuard::default();
+        if duty == Duty::Takes {
+            match guard.check(&store, &clock, &limits).await {
+                // A store that is full or may only be read can be read; a commit is refused.
+                Err(error) if error.code() == Code::StoreUnavailable => {
+                    tracing::debug!(%error, "the store could not be tried out");
+                }
+                checked => checked?,
+            }
+        }
+        let asked_at = clock.running();
         let mut opened = checkpoint::open(&store).await?;
         // What this process has not seen happen is not counted.
         opened.state.ran = Arc::default();
@@ -95,23 +116,31 @@ impl Ledger {
             requests.downgrade(),
         );
         maintenance.opened(&opened);
-        let state = opened.state;
         let committer = Committer {
             store: store.clone(),
             clock: clock.clone(),
             limits: Arc::clone(&limits),
-            state,
+            standing: Standing::new(opened.head, asked_at),
+            state: opened.state,
+            guard,
             published: Arc::clone(&published),
             maintenance: maintenance.clone(),
-            runtime: tokio::runtime::Handle::current(),
+            new_store: chance::id(clock.now()).to_string().into(),
+            waiting: VecDeque::new(),
+            reads: Vec::new(),
+            lost: false,
+            took_turn: None,
         };
-        std::thread::Builder::new()
-            .name("committer".to_owned())
-            .spawn(move || committer.run(inbox))
+        store
+            .tasks()
+            .spawn("committer", committer.run(inbox))
             .map_err(|error| {
                 Error::new(Code::StoreUnavailable, "the committer thread cannot start")
                     .with_source(error)
             })?;
+        if duty == Duty::Takes {
+            tokio::spawn(maintenance.clone().watch());
+        }
         let inner = Inner {
             store,
             clock,
@@ -182,20 +211,50 @@ impl Ledger {
         R: Send + 'static,
         F: Fn(&mut Draft<'_>) -> Result<R> + Send + 'static,
     {
+        self.propose(author, Purpose::Change, decide).await
+    }
+
+    /// Puts the time of the store right, where a machine with a wrong clock committed in the
+    /// future: moves it, and the leases and pauses that were given since, back to the present.
+    ///
+    /// # Returns
+    /// The time that the store had; `None` where nothing was wrong.
+    ///
+    /// # Errors
+    /// `SG7007 clock-off`: this machine's clock is wrong itself; those of the store.
+    pub async fn repair(&self, author: Author) -> Result<Option<Timestamp>> {
+        let state = self.snapshot().await?;
+        if state.at <= self.now().after(self.inner.limits.clock_skew_max) {
+            return Ok(None);
+        }
+        let clock = self.inner.clock.clone();
+        let repaired = self.propose(author, Purpose::Repair, move |draft| {
+            draft.repair_time(clock.now())
+        });
+        Ok(Some(repaired.await?.reply))
+    }
+
+    async fn propose<R, F>(
+        &self,
+        author: Author,
+        purpose: Purpose,
+        decide: F,
+    ) -> Result<Committed<R>>
+    where
+        R: Send + 'static,
+        F: Fn(&mut Draft<'_>) -> Result<R> + Send + 'static,
+    {
         let reply = Arc::new(Mutex::new(None));
         let kept = Arc::clone(&reply);
         let (done, answer) = oneshot::channel();
-        let proposal = Proposal {
-            author,
-            decide: Box::new(move |draft| {
-                let decided = decide(draft)?;
-                if let Ok(mut slot) = kept.lock() {
-                    *slot = Some(decided);
-                }
-                Ok(())
-            }),
-            done,
-        };
+        let decide = Box::new(move |draft: &mut Draft<'_>| {
+            let decided = decide(draft)?;
+            if let Ok(mut slot) = kept.lock() {
+                *slot = Some(decided);
+            }
+            Ok(())
+        });
+        let proposal = Proposal::new(author, purpose, decide, done);
         self.send(Request::Commit(proposal)).await?;
         let version = answer.await.map_err(|_| gone())??;
         let reply = reply.lock().ok().and_then(|mut slot| slot.take());

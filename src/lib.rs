@@ -76,6 +76,7 @@
 //! `src/ARCHITECTURE.md` describes how data flows through them.
 
 pub mod bench;
+pub mod chance;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -90,6 +91,9 @@ pub mod model;
 pub mod repl;
 pub mod server;
 pub mod session;
+#[cfg(test)]
+#[path = "../tests/sim/mod.rs"]
+mod sim;
 pub mod tables;
 pub mod telemetry;
 pub mod time;

@@ -20,6 +20,7 @@ pub mod keys;
 pub mod lineage;
 pub mod locks;
 pub mod queue;
+mod repair;
 pub mod rules;
 mod scheduling;
 pub mod sources;

@@ -1,4 +1,9 @@
-//! Time: microseconds since 1970 in UTC, and the only place that reads the wall clock.
+//! Time: microseconds since 1970 in UTC, and the only place that reads the machine's clocks.
+//!
+//! There are two. The wall clock says when something happened and may be wrong, jump, or run back.
+//! The running clock says only how long it is from one reading to the next; it goes on while the
+//! process is stopped or the machine sleeps, and never jumps. Moments that are committed come from
+//! the first, "how long was I away" from the second.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +27,13 @@ impl Timestamp {
         Self(self.0.saturating_add(micros))
     }
 
+    /// This moment less `duration`.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// How long it is from `earlier` to this moment; zero where `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -38,13 +50,34 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Where the present moment comes from: the machine's clock, or a test's.
-#[derive(Debug, Clone)]
+/// Clocks of a simulation.
+pub trait SimulatedClock: Send + Sync {
+    /// The present moment, as wrong as the simulation wants it.
+    fn now(&self) -> Timestamp;
+
+    /// How long the simulation has run.
+    fn running(&self) -> Duration;
+}
+
+/// Where the present moment comes from: the machine's clocks, or a test's.
+#[derive(Clone)]
 pub enum Clock {
-    /// The wall clock of this machine.
+    /// The clocks of this machine.
     System,
     /// A clock that stands still until a test moves it.
     Mock(Arc<AtomicI64>),
+    /// Those of one process of a simulation.
+    Simulated(Arc<dyn SimulatedClock>),
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System => "System",
+            Self::Mock(_) => "Mock",
+            Self::Simulated(_) => "Simulated",
+        })
+    }
 }
 
 impl Clock {
@@ -67,13 +100,26 @@ impl Clock {
                 Timestamp(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
             }
             Self::Mock(micros) => Timestamp(micros.load(Ordering::SeqCst)),
+            Self::Simulated(clock) => clock.now(),
         }
     }
 
-    /// Moves a mock clock on; does nothing to the system's.
+    /// A reading of the running clock. Only the difference of two readings says something.
+    pub fn running(&self) -> Duration {
+        match self {
+            Self::System => running(),
+            Self::Mock(micros) => {
+                let micros = u64::try_from(micros.load(Ordering::SeqCst));
+                Duration::from_micros(micros.unwrap_or_default())
+            }
+            Self::Simulated(clock) => clock.running(),
+        }
+    }
+
+    /// Moves a mock clock on; does nothing to others.
     pub fn advance(&self, duration: Duration) {
         match self {
-            Self::System => {}
+            Self::System | Self::Simulated(_) => {}
             Self::Mock(micros) => {
                 micros.fetch_add(
                     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
@@ -82,4 +128,21 @@ impl Clock {
             }
         }
     }
+}
+
+/// The time since the machine was started, its sleep included.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn running() -> Duration {
+    let reading = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(reading.tv_sec).unwrap_or_default();
+    let nanos = u32::try_from(reading.tv_nsec).unwrap_or_default();
+    Duration::new(seconds, nanos)
+}
+
+/// The time since the first call.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn running() -> Duration {
+    static FIRST: std::sync::LazyLock<std::time::Instant> =
+        std::sync::LazyLock::new(std::time::Instant::now);
+    FIRST.elapsed()
 }

@@ -22,8 +22,9 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use crate::error::{Code, Error, Result};
 use crate::id::{RunId, Slot, Version};
-use crate::ledger::checkpoint::{self, gone};
+use crate::ledger::checkpoint;
 use crate::ledger::codec;
+use crate::ledger::errors::gone;
 use crate::ledger::history::{self, EventsFile};
 use crate::ledger::store::Store;
 use crate::model::columns::EventsReader;

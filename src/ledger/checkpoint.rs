@@ -17,24 +17,23 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::id::Version;
 use crate::ledger::codec;
+use crate::ledger::cost::Cost;
+use crate::ledger::errors::{damaged, gone, hole};
 use crate::ledger::history::{self, EventsFile};
-use crate::ledger::store::{PutNew, Store};
+use crate::ledger::store::{Found, PutNew, Stamp, Store};
 use crate::model::frozen::Frozen;
 use crate::model::state::State;
 use crate::time::Timestamp;
 
-pub use manifest::{Manifest, manifest_path};
-pub(super) use manifest::{folder_version, manifest_version};
+pub(super) use manifest::{FOLDER, folder_version, manifest_version};
+pub use manifest::{Manifest, Written, manifest_path};
 
-/// The folder of all checkpoints.
-pub(super) const FOLDER: &str = "checkpoints";
-
-/// Ledger files read ahead while opening. Chosen: hides the latency of a bucket; each is small,
-/// or at most one large commit.
-const READ_AHEAD: usize = 8;
+/// Ledger files read ahead while opening. Chosen: 500 commits at 30 ms each take half a second;
+/// each is small, or at most one large commit.
+const READ_AHEAD: usize = 32;
 
 /// How often opening begins again because files were cleaned up under it. Each time a newer
 /// checkpoint has been written meanwhile, so a second time is rare.
@@ -47,8 +46,10 @@ pub struct Opened {
     pub state: State,
     /// The checkpoint that it came from; `None` where everything was replayed.
     pub checkpoint: Option<Version>,
-    /// Bytes of the ledger files that were replayed after it.
-    pub replayed_bytes: u64,
+    /// What was replayed after it.
+    pub replayed: Cost,
+    /// Which file the newest commit is; `None` where there is no commit, or its file is not there.
+    pub head: Option<Stamp>,
 }
 
 /// The newest state of a store.
@@ -118,64 +119,58 @@ async fn read(store: &Store, path: &str) -> Result<bytes::Bytes> {
 }
 
 /// Folds the commits after `state` into it.
+///
+/// A listing beside writers has holes, so it only tells how far to go: each commit is asked for
+/// by its name. One that is not there has been cleaned up, and then a newer checkpoint holds it;
+/// or it is lost.
 async fn replay_ledger(
     store: &Store,
     mut state: State,
     checkpoint: Option<Version>,
 ) -> Result<Opened> {
-    let newer = store
+    let listed = store
         .list_after("ledger", &codec::commit_path(state.version))
         .await?;
-    let newer: Vec<String> = newer.into_iter().map(|entry| entry.path).collect();
-    let reads = newer
-        .into_iter()
-        .filter_map(|path| Some((codec::commit_version(&path)?, path)))
+    let listed = listed.iter().rev();
+    let last = listed
+        .filter_map(|entry| codec::commit_version(&entry.path))
+        .next();
+    let last = last.unwrap_or(state.version);
+    let reads = (state.version.0 + 1..=last.0)
+        .map(Version)
         // Each read owns its handle: a borrowed one would make the opening future not Send.
-        .map(|(version, path)| (store.clone(), version, path))
+        .map(|version| (store.clone(), version, codec::commit_path(version)))
         .map(|(store, version, path)| async move {
-            let bytes = read(&store, &path).await;
-            bytes.map(|bytes| (version, bytes))
+            let found = store.read(&path).await;
+            found.map(|found| (version, path, found))
         });
     let mut commits = stream::iter(reads).buffered(READ_AHEAD);
-    let mut replayed_bytes = 0;
-    while let Some((version, bytes)) = commits.try_next().await? {
-        if version != state.version.next() {
-            return Err(hole(state.version, version));
-        }
-        replayed_bytes += bytes.len() as u64;
-        let path = codec::commit_path(version);
-        codec::replay(&mut state, version, version, &codec::decode(&path, bytes)?)?;
+    let mut replayed = Cost::default();
+    let mut head = None;
+    while let Some((version, path, found)) = commits.try_next().await? {
+        let Some(Found { bytes, stamp }) = found else {
+            // Whoever deletes a commit has written a newer checkpoint before.
+            let newest = newest(store).await?;
+            return Err(match newest.is_some_and(|newest| newest >= version) {
+                true => gone(&path),
+                false => hole(state.version, last),
+            });
+        };
+        let size = bytes.len() as u64;
+        let events = codec::decode(&path, bytes)?;
+        replayed.add(size, events.rows());
+        codec::replay(&mut state, version, version, &events)?;
+        head = Some(stamp);
+    }
+    if head.is_none() && state.version > Version(0) {
+        head = store.stamp(&codec::commit_path(state.version)).await?;
     }
     Ok(Opened {
         state,
         checkpoint,
-        replayed_bytes,
+        replayed,
+        head,
     })
-}
-
-/// Commits between `before` and `after` are nowhere.
-pub(super) fn hole(before: Version, after: Version) -> Error {
-    Error::new(
-        Code::StoreCorrupt,
-        format!("commit {} is missing", before.next()),
-    )
-    .with_detail(format!("The ledger goes on with commit {after}."))
-    .with_hint("Restore the file from a backup; sluicegate check names all that are missing.")
-}
-
-/// The error for a file that was cleaned up by another process.
-pub(super) fn gone(path: &str) -> Error {
-    snapshot_gone(&format!("\"{path}\""))
-}
-
-/// The same for one that is described.
-pub fn snapshot_gone(file: &str) -> Error {
-    Error::new(
-        Code::SnapshotGone,
-        format!("file {file} has been cleaned up"),
-    )
-    .with_detail("It was replaced by newer files longer than ledger_grace ago.")
-    .with_hint("Run the statement again; it reads the newest version.")
 }
 
 /// The versions of all checkpoints that are whole, ascending.
@@ -211,31 +206,32 @@ pub async fn load(store: &Store, version: Version) -> Result<State> {
         // Manifests go first when a checkpoint is cleaned up: a file that lacks while the
         // manifest is there is a loss.
         Err(error) if error.code() == Code::SnapshotGone && store.size(&path).await?.is_some() => {
-            Err(codec::damaged(&path, format!("{error}")))
+            Err(damaged(&path, format!("{error}")))
         }
         other => other,
     }
 }
 
-/// The paths of all runs that a checkpoint names.
+/// The runs that a checkpoint names.
+#[derive(Debug)]
+pub(super) struct NamedRuns {
+    /// The time of its commit.
+    pub at: Timestamp,
+    /// Their paths.
+    pub paths: BTreeSet<String>,
+}
+
+/// The runs that a checkpoint names.
 ///
 /// # Errors
 /// Those of [`load`].
-pub(super) async fn run_paths(store: &Store, version: Version) -> Result<BTreeSet<String>> {
+pub(super) async fn runs_of(store: &Store, version: Version) -> Result<NamedRuns> {
     let path = manifest_path(version);
     let manifest = Manifest::parse(&path, &read(store, &path).await?)?;
-    parts::run_paths(store, &manifest).await
-}
-
-/// What a checkpoint consists of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    /// Its version.
-    pub version: Version,
-    /// Its files, the manifest among them.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
+    Ok(NamedRuns {
+        at: Timestamp(manifest.catalog().at),
+        paths: parts::run_paths(store, &manifest).await?,
+    })
 }
 
 /// Writes a checkpoint, unless there is one of this version.

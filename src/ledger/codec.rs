@@ -21,6 +21,7 @@ use twox_hash::XxHash64;
 
 use crate::error::{Code, Error, Result};
 use crate::id::Version;
+use crate::ledger::errors::{damaged, too_new};
 use crate::ledger::parquet_file;
 use crate::model::apply::apply;
 use crate::model::columns::{self, Column, EventsReader};
@@ -74,6 +75,16 @@ pub struct Decoded {
     pub batches: Vec<RecordBatch>,
     /// The digest of the file.
     pub digest: u64,
+}
+
+impl Decoded {
+    /// How many events there are.
+    pub fn rows(&self) -> u64 {
+        self.batches
+            .iter()
+            .map(|batch| batch.num_rows() as u64)
+            .sum()
+    }
 }
 
 /// A commit as a file: its events, the first of which says where it stands.
@@ -237,25 +248,6 @@ pub fn check_hash(path: &str, bytes: &[u8]) -> Result<u64> {
         (digits == format!("{digest:016x}").as_bytes()).then_some(digest)
     });
     digest.ok_or_else(|| damaged(path, "its bytes are not those that were written"))
-}
-
-/// The error for a file of a later format.
-pub fn too_new(path: &str, format: u32) -> Error {
-    Error::new(
-        Code::StoreTooNew,
-        format!("file \"{path}\" has format {format}"),
-    )
-    .with_detail(format!("This program reads formats up to {FORMAT}."))
-    .with_hint("Use a newer version of Sluicegate.")
-}
-
-/// The error for a file that cannot be read.
-pub fn damaged(path: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    let error = error.into();
-    Error::new(Code::StoreCorrupt, format!("file \"{path}\" is damaged"))
-        .with_detail(format!("{error}."))
-        .with_hint("Restore the file from a backup; sluicegate check names all damaged files.")
-        .with_source(error)
 }
 
 /// Folds the commits `first..=last` of somebody else into a state, checking every rule.

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use crate::error::Result;
 use crate::id::Version;
-use crate::ledger::checkpoint::gone;
 use crate::ledger::codec;
+use crate::ledger::errors::{gone, hole};
 use crate::ledger::store::{Entry, Store};
 use crate::time::Timestamp;
 
@@ -178,7 +178,7 @@ async fn write(store: &Store, commits: &[EventsFile]) -> Result<()> {
     let mut expected = first.from;
     for file in commits {
         if file.from != expected {
-            return Err(super::checkpoint::hole(Version(expected.0 - 1), file.from));
+            return Err(hole(Version(expected.0 - 1), file.from));
         }
         expected = expected.next();
         let bytes = store.get(&file.path).await?;

@@ -11,11 +11,13 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::ledger::store::PutNew;
+use crate::chance;
+use crate::ledger::store::file::{Put, Stamp};
 use crate::time::Timestamp;
 
 const STAGING_PREFIX: &str = ".staging-";
@@ -56,7 +58,8 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Begins the file that will be `target`, and makes its folder where it is missing.
+    /// Begins the file that will be `target`, and makes its folder where it is missing; but not
+    /// the store's own, whose absence means that the store was removed.
     pub(super) fn create(root: &Path, target: &Path, known: &KnownFolders) -> io::Result<Self> {
         let Some(folder) = target.parent() else {
             return Err(io::Error::new(
@@ -68,10 +71,7 @@ impl Staging {
             make_folder(root, folder)?;
             known.remember(folder);
         }
-        let name = format!(
-            "{STAGING_PREFIX}{:016x}{STAGING_SUFFIX}",
-            rand::random::<u64>()
-        );
+        let name = format!("{STAGING_PREFIX}{:016x}{STAGING_SUFFIX}", chance::number());
         let staged = folder.join(name);
         let open = || {
             OpenOptions::new()
@@ -104,19 +104,24 @@ impl Staging {
     ///
     /// An error after the link (a failing fsync of the folder) leaves the file visible: whoever
     /// gets it must look before going on, as after a remote store's time-out.
-    pub(super) fn publish(self) -> io::Result<PutNew> {
+    pub(super) fn publish(self) -> io::Result<Put> {
         self.file.sync_data()?;
         match fs::hard_link(&self.staged, &self.target) {
-            Ok(()) => {
-                sync_folder(&self.folder).map_err(|error| {
-                    let text = format!("it is unknown whether the file survives a crash: {error}");
-                    io::Error::new(error.kind(), text)
-                })?;
-                Ok(PutNew::Created)
+            Ok(()) => {}
+            // NFS sends a link again whose answer was lost, and is then told of its own file.
+            // How many names the staged file has tells whose it is.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if self.file.metadata()?.nlink() < 2 {
+                    return Ok(Put::AlreadyExists);
+                }
             }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(PutNew::AlreadyExists),
-            Err(error) => Err(error),
+            Err(error) => return Err(without_links(error)),
         }
+        sync_folder(&self.folder).map_err(|error| {
+            let text = format!("it is unknown whether the file survives a crash: {error}");
+            io::Error::new(error.kind(), text)
+        })?;
+        Ok(Put::Created(Stamp::of_local(&self.file.metadata()?)))
     }
 }
 
@@ -134,19 +139,54 @@ pub(super) fn put_new(
     target: &Path,
     bytes: &[u8],
     known: &KnownFolders,
-) -> io::Result<PutNew> {
+) -> io::Result<Put> {
     // Saves the write where the race is lost already; the link decides.
     if fs::symlink_metadata(target).is_ok() {
-        return Ok(PutNew::AlreadyExists);
+        return Ok(Put::AlreadyExists);
     }
     let mut staging = Staging::create(root, target, known)?;
     staging.write(bytes)?;
     staging.publish()
 }
 
-/// Makes a folder and its parents. The names from `root` down to it are durable afterwards,
-/// whoever made them: another process may stand between its mkdir and its fsync.
+/// Whether files can be linked here, and what time it is by the file system's clock.
+pub(super) fn probe(root: &Path) -> io::Result<Timestamp> {
+    let known = KnownFolders::default();
+    known.remember(root);
+    let name = format!(
+        "{STAGING_PREFIX}{:016x}-link{STAGING_SUFFIX}",
+        chance::number()
+    );
+    let target = root.join(name);
+    let staging = Staging::create(root, &target, &known)?;
+    let modified = staging.file.metadata()?.modified()?;
+    fs::hard_link(&staging.staged, &target).map_err(without_links)?;
+    fs::remove_file(&target)?;
+    Ok(timestamp(modified))
+}
+
+/// Some file systems (FAT, some network mounts) have no hard links, and say so in several ways.
+fn without_links(error: io::Error) -> io::Error {
+    let kinds = [libc::EPERM, libc::EOPNOTSUPP, libc::ENOSYS, libc::EXDEV];
+    match error.raw_os_error() {
+        Some(number) if kinds.contains(&number) => io::Error::new(ErrorKind::Unsupported, error),
+        Some(_) | None => error,
+    }
+}
+
+/// Makes a folder of a store and its parents up to the store's own, which must be there. The
+/// names from `root` down to it are durable afterwards, whoever made them: another process may
+/// stand between its mkdir and its fsync.
 pub(super) fn make_folder(root: &Path, folder: &Path) -> io::Result<()> {
+    if !root.is_dir() {
+        let text = "the folder of the store is not there any more";
+        return Err(io::Error::new(ErrorKind::NotFound, text));
+    }
+    make_folders(root, folder)
+}
+
+/// The same from anywhere: `root` is made, too.
+pub(super) fn make_folders(root: &Path, folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     for made in folder.ancestors().take_while(|made| made.starts_with(root)) {
         if let Some(parent) = made.parent() {

@@ -12,19 +12,18 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection, RowSelector};
-use uuid::Uuid;
 
 use crate::config::Limits;
 use crate::error::{Error, Result};
 use crate::id::{RunId, TableId, Version};
-use crate::ledger::checkpoint::gone;
-use crate::ledger::codec;
-use crate::ledger::run::{RunFile, RunWriter};
+use crate::ledger::errors::{damaged, gone};
+use crate::ledger::run::{RunFile, RunWriter, run_path};
 use crate::ledger::store::Store;
 use crate::model::decide::NewRun;
 use crate::model::draft::Draft;
 use crate::model::sources::{RowLiveness, Run, SourceTable, TableDef};
 use crate::model::state::State;
+use crate::time::Timestamp;
 
 /// Bytes from which a run is not small, however few rows it has: its rows are whole documents,
 /// and writing them again costs more than a file saves. Also bounds the memory of a merge, which
@@ -76,7 +75,12 @@ impl Merge {
     ///
     /// # Errors
     /// Those of the store; `SG7003 store-corrupt`.
-    pub(super) async fn write(&self, store: &Store, state: &State) -> Result<NewRun> {
+    pub(super) async fn write(
+        &self,
+        store: &Store,
+        state: &State,
+        now: Timestamp,
+    ) -> Result<NewRun> {
         let table = state.tables.get(&self.table);
         let table = table.ok_or_else(|| Error::bug("a table to be merged is not there"))?;
         let schema = schema(&table.def).map_err(|error| {
@@ -86,7 +90,7 @@ impl Merge {
             ))
             .with_source(error)
         })?;
-        let path = format!("tables/{}/{}.parquet", table.name, Uuid::now_v7());
+        let path = run_path(&table.name, now);
         let mut writer = RunWriter::open(store, &path, Arc::clone(&schema), &table.def.key).await?;
         for id in &self.runs {
             let run = table.runs.get(id);
@@ -126,10 +130,10 @@ async fn copy_live_rows(
                 .with_batch_size(BATCH_ROWS)
                 .build()
         })
-        .map_err(|error| codec::damaged(&run.path, error))?;
+        .map_err(|error| damaged(&run.path, error))?;
     for batch in reader {
         let batch = batch.and_then(|batch| conform(&batch, schema));
-        let batch = batch.map_err(|error| codec::damaged(&run.path, error))?;
+        let batch = batch.map_err(|error| damaged(&run.path, error))?;
         writer.write(&batch).await?;
     }
     Ok(())

@@ -26,8 +26,16 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
+use crate::chance;
 use crate::error::{Error, Result};
 use crate::ledger::store::{DataWriter, Store};
+use crate::time::Timestamp;
+
+/// A new, unique path for rows of a table. It tells when it was made: a commit that names it must
+/// come soon after, see [`crate::model::rules::FILE_AGE_MAX`].
+pub fn run_path(table: &str, now: Timestamp) -> String {
+    format!("tables/{table}/{}.parquet", chance::id(now))
+}
 
 /// Rows of a row group. Chosen: small enough that two cores share a run of a few 100,000 rows,
 /// large enough that the footer stays small against the data.

@@ -3,9 +3,14 @@
 //! Paths are relative to the store, with `/` between their parts. A file never changes once it
 //! is there. Everything that was put is durable when the call returns. Only the ledger writes
 //! here; table scans read through [`Store::object_store`].
+//!
+//! Every request is bounded: what a bucket does not answer in time is an error, so that nobody
+//! waits for longer than [`Patience`] says.
 
+mod blocking;
 #[cfg(test)]
 pub(crate) mod fault;
+pub(super) mod file;
 mod place;
 mod scanned;
 #[cfg(test)]
@@ -13,6 +18,7 @@ mod tests;
 mod writer;
 
 use std::fs::File;
+use std::future::Future;
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
@@ -22,72 +28,65 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::buffered::BufWriter;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
-use crate::error::{Code, Error, Result};
-use crate::ledger::local::{self, KnownFolders, Staging};
+use crate::chance;
+use crate::error::{Error, Result};
+use crate::ledger::errors::{unavailable, unconfirmed};
+use crate::ledger::local::{self, Staging};
 use crate::time::Timestamp;
 
+use blocking::blocking;
+use place::{Medium, Place};
 use scanned::Scanned;
 
+pub use file::{Entry, Found, Put, PutNew, Stamp};
+pub use place::{Absent, Patience, StoreOptions};
 pub use scanned::tells_of_a_gone_file;
 pub use writer::DataWriter;
 
-/// How long a bucket has to answer when it is opened. Chosen: a user waits for it, and the client
-/// below would go on trying for minutes.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Attempts of one put whose outcome is unclear. Chosen: the client below retries a request for
-/// minutes, so a store that is unclear this often is not there.
-const PUT_ATTEMPTS_MAX: u32 = 5;
+/// How often one request whose answer broke off is made again, within [`Patience::wait`].
+const ATTEMPTS_MAX: u32 = 5;
 
 /// The longest pause before the second attempt; each further one may last twice as long.
-const PUT_PAUSE_MS: u64 = 20;
+const PAUSE_MS: u64 = 20;
 
-/// Whether a put was the first for its name.
+/// Bytes a second that a store is expected to take or give at least. Chosen: a slow line; below
+/// it, requests of large files time out.
+const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+
+/// Where new stores look whether puts are safe. Nothing else is ever in it.
+const PROBES: &str = "probe";
+
+/// What a store says of itself when it is tried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PutNew {
-    /// The file is there with these bytes, durably.
-    Created,
-    /// Another file has the name.
-    AlreadyExists,
+pub struct Probe {
+    /// Its present moment, when the file was written that was to try it out.
+    pub at: Timestamp,
+    /// Whether a second put of one name is refused.
+    pub second_put: SecondPut,
 }
 
-/// A file of the store, as listed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    /// Path inside the store.
-    pub path: String,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// When it was written, by the store's clock.
-    pub modified: Timestamp,
+/// What a store does with a second put of one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecondPut {
+    /// It refuses it, as it was asked to.
+    Refused,
+    /// It takes it.
+    Taken,
 }
 
-/// What opening does where there is no folder of that name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Absent {
-    /// Makes it: a new store is an empty folder.
-    #[default]
-    Make,
-    /// Refuses: whoever only reads named something else than they meant.
-    Refuse,
-}
-
-/// How a store is opened.
-#[derive(Debug, Clone, Default)]
-pub struct StoreOptions {
-    /// Of local folders; a bucket is there or not.
-    pub absent: Absent,
-    /// Settings of an object store client that the environment does not give.
-    /// Pairs as object_store names them, such as `aws_endpoint` or `allow_http`. They win over
-    /// the variables `AWS_*`, `AZURE_*` and `GOOGLE_*` of the environment.
-    pub settings: Vec<(String, String)>,
+/// How far the answers of a simulated store can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// The answer to a put is the truth, as on a local disk.
+    Certain,
+    /// It may be lost, or be about an earlier attempt of the same put, as on a bucket.
+    Doubtful,
 }
 
 /// An open store. Cheap to clone.
@@ -102,55 +101,123 @@ struct Inner {
     registry_url: Url,
     objects: Arc<dyn ObjectStore>,
     medium: Medium,
+    patience: Patience,
+    tasks: Tasks,
 }
 
-/// What decides how a put is made durable and how far its answer can be trusted.
-#[derive(Debug)]
-enum Medium {
-    Local {
-        root: PathBuf,
-        files: LocalFileSystem,
-        known: Arc<KnownFolders>,
-    },
-    /// The answer to a put is the truth.
-    Memory,
-    /// The answer to a put may be lost, or be about an earlier attempt of the same put.
-    Remote,
+/// Where work runs that takes a processor for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tasks {
+    /// On threads of their own.
+    Threads,
+    /// In the task that asks for it: a simulation has one thread.
+    Inline,
+}
+
+impl Tasks {
+    /// Does work that would hold up a runtime.
+    ///
+    /// # Errors
+    /// `SG9001 bug`: it panicked.
+    pub async fn offload<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        match self {
+            Self::Inline => Ok(work()),
+            Self::Threads => spawn_blocking(work)
+                .await
+                .map_err(|error| Error::bug("a background task ended").with_source(error)),
+        }
+    }
+
+    /// Begins a task of its own, which may hold up its thread.
+    ///
+    /// # Errors
+    /// The system has no thread.
+    pub fn spawn(
+        self,
+        name: &str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        match self {
+            Self::Inline => {
+                tokio::spawn(work);
+                Ok(())
+            }
+            Self::Threads => {
+                let runtime = tokio::runtime::Handle::current();
+                std::thread::Builder::new()
+                    .name(name.to_owned())
+                    .spawn(move || runtime.block_on(work))
+                    .map(drop)
+            }
+        }
+    }
 }
 
 impl Store {
-    /// Opens a store; a local folder is made where it is missing.
+    /// Opens a store.
     ///
     /// # Arguments
-    /// * `url`: a path, `file://`, `memory://[name[/path]]`, `s3://bucket[/path]`,
-    ///   `az://container[/path]`, `abfss://...` or `gs://bucket[/path]`. Within a process,
-    ///   `memory://` with the same name is the same store; without a name it is a new one.
+    /// * `url`: a folder, or `file:///folder`, `memory://name`, `s3://bucket/path`,
+    ///   `az://container/path`, `gs://bucket/path`.
     ///
     /// # Errors
-    /// SG7001 store-url: the URL is not of that form, or names a file. SG7002 store-unavailable:
-    /// the folder or bucket cannot be reached.
+    /// SG7001 store-url: it names no store. SG7002 store-unavailable: it does not answer.
     pub async fn open(url: &str, options: &StoreOptions) -> Result<Self> {
-        let store = place::open(url, options).await?;
+        let store = Self::at(place::open(url, options).await?, options.patience);
         if matches!(store.inner.medium, Medium::Remote) {
             let probe = async { store.inner.objects.list(None).try_next().await };
-            match timeout(OPEN_TIMEOUT, probe).await {
+            match timeout(options.patience.wait, probe).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(unreachable(url, error)),
-                Err(error) => return Err(unreachable(url, error)),
+                Ok(Err(error)) => return Err(place::unreachable(url, error)),
+                Err(error) => return Err(place::unreachable(url, error)),
             }
         }
         Ok(store)
     }
 
-    fn new(url: Url, registry_url: Url, objects: Arc<dyn ObjectStore>, medium: Medium) -> Self {
+    fn at(place: Place, patience: Patience) -> Self {
+        let Place {
+            url,
+            registry_url,
+            objects,
+            medium,
+        } = place;
         Self {
             inner: Arc::new(Inner {
                 url,
                 registry_url,
                 objects,
                 medium,
+                patience,
+                tasks: Tasks::Threads,
             }),
         }
+    }
+
+    /// A store over objects of a simulation, all of whose work is done in the calling thread.
+    ///
+    /// # Errors
+    /// `SG9001 bug`: the name does not fit into a URL.
+    pub fn simulated(name: &str, objects: Arc<dyn ObjectStore>, answers: Answers) -> Result<Self> {
+        let text = format!("memory://{name}");
+        let url = Url::parse(&text)
+            .map_err(|error| Error::bug("a simulated store has no url").with_source(error))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                url,
+                registry_url: place::registry_url(&text)?,
+                objects,
+                medium: match answers {
+                    Answers::Certain => Medium::Memory,
+                    Answers::Doubtful => Medium::Remote,
+                },
+                patience: Patience::default(),
+                tasks: Tasks::Inline,
+            }),
+        })
     }
 
     /// The store's URL, absolute and without a password.
@@ -172,6 +239,21 @@ impl Store {
         &self.inner.registry_url
     }
 
+    /// Where long work of this store runs.
+    pub fn tasks(&self) -> Tasks {
+        self.inner.tasks
+    }
+
+    /// How long requests may take.
+    pub fn patience(&self) -> Patience {
+        self.inner.patience
+    }
+
+    /// Whether asking the store which file has a name costs next to nothing.
+    pub fn is_near(&self) -> bool {
+        matches!(self.inner.medium, Medium::Local { .. } | Medium::Memory)
+    }
+
     /// The files for reading. Its paths are the paths inside the store, without a base prefix.
     pub fn object_store(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.inner.objects)
@@ -185,18 +267,29 @@ impl Store {
 
     /// Puts a whole file unless its name is taken.
     ///
+    /// # Errors
+    /// Those of [`Store::put`].
+    ///
+    /// # Guarantees
+    /// Those of [`Store::put`].
+    pub async fn put_new(&self, path: &str, bytes: Bytes) -> Result<PutNew> {
+        self.put(path, bytes).await.map(PutNew::from)
+    }
+
+    /// Puts a whole file unless its name is taken, and says which file it is.
+    ///
     /// # Arguments
     /// * `bytes`: on a remote store they must differ from what any other writer may put under
     ///   this name (hold a random id, say): after a lost answer they tell whose file it is.
     ///
     /// # Errors
     /// SG7002 store-unavailable: the store refused; or it is unknown whether the file is there,
-    /// which the detail then says.
+    /// which the detail then says. SG7008 store-unsafe: a file system without hard links.
     ///
     /// # Guarantees
-    /// Of any number of callers with different bytes exactly one gets [`PutNew::Created`].
+    /// Of any number of callers with different bytes exactly one gets [`Put::Created`].
     /// Durable when it returns. Goes on to its end when the caller is dropped, for a local store.
-    pub async fn put_new(&self, path: &str, bytes: Bytes) -> Result<PutNew> {
+    pub async fn put(&self, path: &str, bytes: Bytes) -> Result<Put> {
         let location = location(path)?;
         match &self.inner.medium {
             Medium::Local { root, files, known } => {
@@ -208,67 +301,103 @@ impl Store {
                 .await
             }
             Medium::Memory => match self.create(&location, &bytes).await {
-                Ok(()) => Ok(PutNew::Created),
-                Err(object_store::Error::AlreadyExists { .. }) => Ok(PutNew::AlreadyExists),
+                Ok(stamp) => Ok(Put::Created(stamp)),
+                Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::AlreadyExists),
                 Err(error) => Err(unavailable("write", path, error)),
             },
-            Medium::Remote => self.put_new_remote(path, &location, &bytes).await,
+            Medium::Remote => self.put_remote(path, &location, &bytes).await,
         }
     }
 
-    async fn create(&self, location: &Path, bytes: &Bytes) -> object_store::Result<()> {
+    async fn create(&self, location: &Path, bytes: &Bytes) -> object_store::Result<Stamp> {
         let payload = bytes.clone().into();
-        self.inner
+        let put = self
+            .inner
             .objects
             .put_opts(location, payload, PutMode::Create.into())
-            .await
-            .map(|_| ())
+            .await?;
+        Ok(Stamp::of_tag(put.e_tag.as_deref()))
     }
 
-    async fn put_new_remote(&self, path: &str, location: &Path, bytes: &Bytes) -> Result<PutNew> {
+    async fn put_remote(&self, path: &str, location: &Path, bytes: &Bytes) -> Result<Put> {
+        let begun = Instant::now();
         let mut attempt = 0;
         loop {
-            let Err(put_error) = self.create(location, bytes).await else {
-                return Ok(PutNew::Created);
+            let put = self.in_time(bytes.len() as u64, self.create(location, bytes));
+            let put_error = match put.await {
+                Ok(stamp) => return Ok(Put::Created(stamp)),
+                Err(error) => error,
             };
             if refused(&put_error) {
                 return Err(unavailable("write", path, put_error));
             }
             // "Already exists" may be about an earlier attempt of this very put, and S3's 409
             // about a put still under way that fails in the end: only the object itself tells.
-            let error = match self.holds(location, bytes).await {
-                Ok(Some(Holds::These)) => return Ok(PutNew::Created),
-                Ok(Some(Holds::Others)) => return Ok(PutNew::AlreadyExists),
-                Ok(None) => put_error,
+            let error = match self.in_time(bytes.len() as u64, self.whole(location)).await {
+                Ok(found) if found.bytes == *bytes => return Ok(Put::Created(found.stamp)),
+                Ok(_) => return Ok(Put::AlreadyExists),
+                Err(object_store::Error::NotFound { .. }) => put_error,
                 Err(read_error) => read_error,
             };
             attempt += 1;
-            if attempt == PUT_ATTEMPTS_MAX {
-                return Err(Error::new(
-                    Code::StoreUnavailable,
-                    format!("the store did not confirm file \"{path}\""),
-                )
-                .with_detail(format!(
-                    "It is unknown whether the file was written. {error}."
-                ))
-                .with_hint("Check the network and the store, then look before you try again.")
-                .with_source(error));
+            if attempt == ATTEMPTS_MAX || begun.elapsed() >= self.inner.patience.wait {
+                return Err(unconfirmed(path, error));
             }
             tracing::debug!(%error, path, attempt, "put again");
-            let pause_ms = rand::random_range(1..=PUT_PAUSE_MS << attempt);
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            pause(attempt).await;
         }
     }
 
-    async fn holds(&self, location: &Path, bytes: &Bytes) -> object_store::Result<Option<Holds>> {
-        let found = match self.inner.objects.get(location).await {
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            other => other?,
-        };
-        if found.meta.size != bytes.len() as u64 || found.bytes().await? != *bytes {
-            return Ok(Some(Holds::Others));
+    /// A request to a bucket, given up where it takes longer than a slow line would.
+    async fn in_time<T>(
+        &self,
+        bytes: u64,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
+        let most = self.inner.patience.request + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN);
+        match timeout(most, request).await {
+            Ok(answered) => answered,
+            Err(late) => Err(object_store::Error::Generic {
+                store: "store",
+                source: format!("no answer within {} s ({late})", most.as_secs()).into(),
+            }),
         }
-        Ok(Some(Holds::These))
+    }
+
+    /// A request that reads, made again where its answer broke off.
+    async fn again<T, F>(
+        &self,
+        path: &str,
+        verb: &str,
+        request: impl Fn() -> F,
+    ) -> Result<Option<T>>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let begun = Instant::now();
+        let mut attempt = 0;
+        loop {
+            let error = match request().await {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                Err(error) => error,
+            };
+            attempt += 1;
+            let near = !matches!(self.inner.medium, Medium::Remote);
+            let late = begun.elapsed() >= self.inner.patience.wait;
+            if near || late || attempt == ATTEMPTS_MAX || refused(&error) {
+                return Err(unavailable(verb, path, error));
+            }
+            tracing::debug!(%error, path, attempt, verb, "asked again");
+            pause(attempt).await;
+        }
+    }
+
+    async fn whole(&self, location: &Path) -> object_store::Result<Found> {
+        let got = self.inner.objects.get(location).await?;
+        let stamp = Stamp::of_tag(got.meta.e_tag.as_deref());
+        let bytes = got.bytes().await?;
+        Ok(Found { bytes, stamp })
     }
 
     /// Begins a large file; it appears when the writer finishes.
@@ -311,6 +440,14 @@ impl Store {
     /// # Errors
     /// SG7002 store-unavailable: the store did not answer.
     pub async fn get(&self, path: &str) -> Result<Option<Bytes>> {
+        Ok(self.read(path).await?.map(|found| found.bytes))
+    }
+
+    /// Reads a whole file and says which one it is; `None` where there is none.
+    ///
+    /// # Errors
+    /// SG7002 store-unavailable: the store did not answer.
+    pub async fn read(&self, path: &str) -> Result<Option<Found>> {
         let location = location(path)?;
         match &self.inner.medium {
             Medium::Local { files, .. } => {
@@ -323,18 +460,80 @@ impl Store {
                 }
             }
             Medium::Memory | Medium::Remote => {
-                let found = match self.inner.objects.get(&location).await {
-                    Ok(found) => found,
-                    Err(object_store::Error::NotFound { .. }) => return Ok(None),
-                    Err(error) => return Err(unavailable("read", path, error)),
-                };
-                found
-                    .bytes()
-                    .await
-                    .map(Some)
-                    .map_err(|error| unavailable("read", path, error))
+                self.again(path, "read", || self.whole(&location)).await
             }
         }
+    }
+
+    /// Which file has a name; `None` where there is none.
+    ///
+    /// # Errors
+    /// SG7002 store-unavailable: the store did not answer.
+    pub async fn stamp(&self, path: &str) -> Result<Option<Stamp>> {
+        let location = location(path)?;
+        match &self.inner.medium {
+            Medium::Local { files, .. } => match std::fs::metadata(file_path(files, &location)?) {
+                Ok(metadata) => Ok(Some(Stamp::of_local(&metadata))),
+                Err(error) if absent(&error) => Ok(None),
+                Err(error) => Err(unavailable("read", path, error)),
+            },
+            Medium::Memory | Medium::Remote => {
+                let meta = self.again(path, "read", || {
+                    self.in_time(0, self.inner.objects.head(&location))
+                });
+                let meta = meta.await?;
+                Ok(meta.map(|meta| Stamp::of_tag(meta.e_tag.as_deref())))
+            }
+        }
+    }
+
+    /// Tries out what the whole ledger rests on: that a second put of one name is refused; and
+    /// asks the store for its time.
+    ///
+    /// # Returns
+    /// `None` of a store in memory, which no other process sees.
+    ///
+    /// # Errors
+    /// SG7002 store-unavailable: the store did not answer, or may not be written. SG7008
+    /// store-unsafe: a file system without hard links.
+    pub async fn probe(&self) -> Result<Option<Probe>> {
+        match &self.inner.medium {
+            Medium::Local { root, .. } => {
+                let root = root.clone();
+                let at = blocking("write", PROBES, move || local::probe(&root)).await?;
+                let second_put = SecondPut::Refused;
+                Ok(Some(Probe { at, second_put }))
+            }
+            Medium::Memory => Ok(None),
+            Medium::Remote => self.probe_remote().await.map(Some),
+        }
+    }
+
+    async fn probe_remote(&self) -> Result<Probe> {
+        let path = format!("{PROBES}/{:016x}", chance::number());
+        let location = location(&path)?;
+        let first = Bytes::from_static(b"first");
+        if self.put_remote(&path, &location, &first).await? == Put::AlreadyExists {
+            return Err(Error::bug("a fresh name is taken"));
+        }
+        let second = Bytes::from_static(b"second");
+        let second = self.in_time(0, self.create(&location, &second)).await;
+        let meta = self.again(&path, "read", || {
+            self.in_time(0, self.inner.objects.head(&location))
+        });
+        let meta = meta.await?;
+        let deleted = self.delete(&path).await;
+        let second_put = match second {
+            Ok(_) => SecondPut::Taken,
+            Err(object_store::Error::AlreadyExists { .. }) => SecondPut::Refused,
+            Err(error) => return Err(unavailable("write", &path, error)),
+        };
+        deleted?;
+        let meta = meta.ok_or_else(|| unavailable("read", &path, "it is not there"))?;
+        Ok(Probe {
+            at: Timestamp(meta.last_modified.timestamp_micros()),
+            second_put,
+        })
     }
 
     /// Reads the bytes `range` of a file; `None` where there is no such file.
@@ -344,7 +543,10 @@ impl Store {
     /// begins.
     pub async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
         let location = location(path)?;
-        found(path, self.inner.objects.get_range(&location, range).await)
+        self.again(path, "read", || {
+            self.inner.objects.get_range(&location, range.clone())
+        })
+        .await
     }
 
     /// The size of a file in bytes; `None` where there is none.
@@ -353,19 +555,26 @@ impl Store {
     /// SG7002 store-unavailable: the store did not answer.
     pub async fn size(&self, path: &str) -> Result<Option<u64>> {
         let location = location(path)?;
-        let meta = found(path, self.inner.objects.head(&location).await)?;
-        Ok(meta.map(|meta| meta.size))
+        let meta = self.again(path, "read", || {
+            self.in_time(0, self.inner.objects.head(&location))
+        });
+        Ok(meta.await?.map(|meta| meta.size))
     }
 
     /// All files below the folder `prefix`, ascending by path; none where it does not exist.
     /// The empty prefix stands for the whole store.
     ///
+    /// A listing is not one moment: beside writers it may lack files that are there, and have
+    /// some that are gone. What was there before it began and stays, it has.
+    ///
     /// # Errors
     /// SG7002 store-unavailable: the store did not answer.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         let folder = location(prefix)?;
-        let objects = self.inner.objects.list(Some(&folder)).try_collect().await;
-        sorted(prefix, objects)
+        let listed = self.again(prefix, "list", || {
+            self.inner.objects.list(Some(&folder)).try_collect()
+        });
+        Ok(sorted(listed.await?))
     }
 
     /// As [`Store::list`], but only the files whose path is greater than `offset`.
@@ -373,14 +582,15 @@ impl Store {
     /// # Errors
     /// SG7002 store-unavailable: the store did not answer.
     pub async fn list_after(&self, prefix: &str, offset: &str) -> Result<Vec<Entry>> {
-        let (folder, offset) = (location(prefix)?, location(offset)?);
-        let objects = self
-            .inner
-            .objects
-            .list_with_offset(Some(&folder), &offset)
-            .try_collect()
-            .await;
-        sorted(prefix, objects)
+        let (folder, start) = (location(prefix)?, location(offset)?);
+        let listed = self.again(prefix, "list", || {
+            let listed = self.inner.objects.list_with_offset(Some(&folder), &start);
+            listed.try_collect()
+        });
+        let mut entries = sorted(listed.await?);
+        // Not every server heeds the offset.
+        entries.retain(|entry| entry.path.as_str() > offset);
+        Ok(entries)
     }
 
     /// Deletes a file, if it is there.
@@ -389,10 +599,11 @@ impl Store {
     /// SG7002 store-unavailable: the store did not answer.
     pub async fn delete(&self, path: &str) -> Result<()> {
         let location = location(path)?;
-        match self.inner.objects.delete(&location).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(unavailable("delete", path, error)),
-        }
+        self.again(path, "delete", || {
+            self.in_time(0, self.inner.objects.delete(&location))
+        })
+        .await
+        .map(drop)
     }
 
     /// Removes what crashed writers of a local store left, if last written before `before`.
@@ -412,11 +623,6 @@ impl Store {
             Medium::Memory | Medium::Remote => Ok(0),
         }
     }
-}
-
-enum Holds {
-    These,
-    Others,
 }
 
 /// Whether the store refused a put for good, so that the file is certainly not there.
@@ -443,81 +649,40 @@ pub(crate) fn location(path: &str) -> Result<Path> {
     })
 }
 
-fn file_path(files: &LocalFileSystem, location: &Path) -> Result<PathBuf> {
+fn file_path(files: &object_store::local::LocalFileSystem, location: &Path) -> Result<PathBuf> {
     files.path_to_filesystem(location).map_err(|error| {
         Error::bug(format!("path \"{location}\" cannot stand in a store")).with_source(error)
     })
 }
 
-fn found<T>(path: &str, result: object_store::Result<T>) -> Result<Option<T>> {
-    match result {
-        Ok(found) => Ok(Some(found)),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(unavailable("read", path, error)),
-    }
-}
-
-fn sorted(prefix: &str, objects: object_store::Result<Vec<ObjectMeta>>) -> Result<Vec<Entry>> {
-    let objects = objects.map_err(|error| unavailable("list", prefix, error))?;
-    let mut entries: Vec<Entry> = objects
+fn sorted(listed: Option<Vec<object_store::ObjectMeta>>) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = listed
+        .unwrap_or_default()
         .into_iter()
-        .map(|object| Entry {
-            path: object.location.into(),
-            bytes: object.size,
-            modified: Timestamp(object.last_modified.timestamp_micros()),
-        })
+        .map(Entry::from)
         .collect();
     entries.sort_unstable();
-    Ok(entries)
+    entries
 }
 
-fn read_whole(mut file: File) -> io::Result<Option<Bytes>> {
-    let size = file.metadata()?.len();
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+async fn pause(attempt: u32) {
+    let most = PAUSE_MS << attempt;
+    tokio::time::sleep(Duration::from_millis(chance::within(1..=most))).await;
+}
+
+fn read_whole(mut file: File) -> io::Result<Option<Found>> {
+    let metadata = file.metadata()?;
+    let stamp = Stamp::of_local(&metadata);
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
     match file.read_to_end(&mut bytes) {
         Err(error) if error.kind() == ErrorKind::IsADirectory => Ok(None),
-        other => other.map(|_| Some(bytes.into())),
+        other => other.map(|_| {
+            let bytes = bytes.into();
+            Some(Found { bytes, stamp })
+        }),
     }
 }
 
 fn absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-async fn blocking<T: Send + 'static>(
-    verb: &str,
-    path: &str,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T> {
-    match spawn_blocking(work).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(unavailable(verb, path, error)),
-        Err(error) => Err(unavailable(verb, path, error)),
-    }
-}
-
-fn unreachable(url: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(
-        Code::StoreUnavailable,
-        format!("store \"{url}\" cannot be read"),
-    )
-    .with_detail(format!("{error}."))
-    .with_hint(
-        "Check the bucket's name, the network, and the AWS_*, AZURE_* or GOOGLE_* variables.",
-    )
-    .with_source(error)
-}
-
-fn unavailable(
-    verb: &str,
-    path: &str,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::new(
-        Code::StoreUnavailable,
-        format!("the store cannot {verb} file \"{path}\""),
-    )
-    .with_detail(format!("{error}."))
-    .with_hint("Check that the store can be reached and written, and has room; then try again.")
-    .with_source(error)
 }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::id::Version;
 use crate::ledger::codec;
 use crate::ledger::merge;
-use crate::ledger::run::RunWriter;
+use crate::ledger::run::{RunWriter, run_path};
 use crate::ledger::store::{PutNew, Store, StoreOptions};
 use crate::model::decide::{IfExists, NewRun, WriteMode};
 use crate::model::draft::{Author, Draft};
@@ -151,7 +151,7 @@ pub(super) fn transform_def(table: &str, from: &[&str], to: &[&str]) -> Transfor
 /// A run with a row of `(key, length of key)` for each key.
 pub(super) async fn real_run(store: &Store, table: &str, keys: &[&str]) -> NewRun {
     let schema = merge::schema(&table_def(KeyType::Text)).unwrap();
-    let path = format!("tables/{table}/{}.parquet", uuid::Uuid::now_v7());
+    let path = run_path(table, Timestamp(1_700_000_000_000_000));
     let mut writer = RunWriter::open(store, &path, Arc::clone(&schema), "id")
         .await
         .unwrap();

@@ -5,29 +5,36 @@
 //! may stop at any step: each step leaves a valid store, and the next round goes on from there.
 //! Processes that do the same at once agree by put-if-absent.
 //!
+//! Files are judged by the store's clock alone: "now" is when the newest file was written. A
+//! process whose clock is wrong, or that slept, therefore deletes nothing too early.
+//!
 //! The order of a round is that of safety. A commit's file goes only after its events are in
 //! `history/` and a checkpoint holds its effect, both for longer than `ledger_grace`; an old
 //! checkpoint goes only after newer ones have stood for as long.
 
 mod clean;
+mod intent;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
-use uuid::Uuid;
 
+use crate::chance;
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
-use crate::ledger::checkpoint::{self, Opened, Written};
-use crate::ledger::committer::{Proposal, Request};
+use crate::id::Version;
+use crate::ledger::checkpoint::{self, Opened, Written, manifest_version};
+use crate::ledger::cost::Cost;
+use crate::ledger::proposal::{ACTOR, Decide, Proposal, Purpose, Request};
 use crate::ledger::store::Store;
+use crate::ledger::store::file::latest;
 use crate::ledger::upkeep::clean::Moments;
-use crate::ledger::{history, merge};
+use crate::ledger::{codec, history, merge};
 use crate::model::draft::Author;
 use crate::model::state::State;
 use crate::time::{Clock, Timestamp};
@@ -39,14 +46,15 @@ const REST: u32 = 9;
 /// The share of `ledger_grace` that opening a store may take before it must begin again.
 const OPENING_SHARE: u32 = 10;
 
-/// A file of rows is named by a commit within so many times `statement_timeout`, or never.
-const UNNAMED_STATEMENTS: u32 = 2;
-
 /// Merges of one round. Chosen: the next commits begin another round soon.
 const MERGES_MAX: u32 = 8;
 
-/// Who merges, as events name it.
-const ACTOR: &str = "upkeep";
+/// How old a staging file is that is swept when a store is opened. Chosen: far longer than
+/// anything is written.
+const STAGING_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Commits whose cost is remembered one by one. Chosen: what comes before was long due.
+const COSTS_MAX: usize = 1 << 16;
 
 /// Whether a process takes part in the upkeep of its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +87,6 @@ struct Inner {
     published: Arc<RwLock<Arc<State>>>,
     /// Weak, so that the committer ends with the last handle of the ledger.
     requests: mpsc::WeakSender<Request>,
-    runtime: Handle,
     progress: Mutex<Progress>,
     /// Whether a round runs.
     busy: watch::Sender<bool>,
@@ -87,15 +94,44 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// Commits and bytes since the last checkpoint that this process knows of.
-    commits: u64,
-    bytes: u64,
+    /// What it costs to replay the commits after the newest checkpoint that this process knows.
+    cost: Cost,
+    /// The version from which on the cost of each commit is known.
+    since: Version,
+    /// The same for each commit that this process saw happen, the oldest first.
+    commits: VecDeque<(Version, Cost)>,
     /// Commits since runs were counted last.
     uncounted: u64,
-    /// When the store last said that there was no newer commit.
-    current_at: Timestamp,
     /// No checkpoint is begun before, so that writing them takes a bounded share of the machine.
-    rest_until: Timestamp,
+    rest_until: Duration,
+}
+
+impl Progress {
+    fn add(&mut self, version: Version, bytes: u64, events: u64) {
+        let mut cost = Cost::default();
+        cost.add(bytes, events);
+        self.cost.add(bytes, events);
+        self.commits.push_back((version, cost));
+        if self.commits.len() > COSTS_MAX {
+            let dropped = self.commits.pop_front();
+            self.since = dropped.map_or(self.since, |(version, _)| version);
+        }
+        self.uncounted += 1;
+    }
+
+    /// Notes a checkpoint, whoever wrote it.
+    fn covered(&mut self, checkpoint: Version) {
+        let newer = |(version, _): &&(Version, Cost)| *version > checkpoint;
+        let mut cost = Cost::default();
+        for (_, one) in self.commits.iter().filter(newer) {
+            cost.add(one.bytes, one.events);
+        }
+        // An older one leaves something to be replayed of which only the sum is known.
+        if checkpoint >= self.since {
+            self.cost = cost;
+        }
+        self.commits.retain(|(version, _)| *version > checkpoint);
+    }
 }
 
 impl fmt::Debug for Maintenance {
@@ -117,10 +153,6 @@ impl Maintenance {
         published: Arc<RwLock<Arc<State>>>,
         requests: mpsc::WeakSender<Request>,
     ) -> Self {
-        let progress = Progress {
-            current_at: clock.now(),
-            ..Progress::default()
-        };
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -129,8 +161,7 @@ impl Maintenance {
                 duty,
                 published,
                 requests,
-                runtime: Handle::current(),
-                progress: Mutex::new(progress),
+                progress: Mutex::default(),
                 busy: watch::Sender::new(false),
             }),
         }
@@ -140,30 +171,40 @@ impl Maintenance {
     /// crashed writers are swept, and the indexes of large tables are built before they are
     /// asked for.
     pub(super) fn opened(&self, opened: &Opened) {
-        let since = opened.checkpoint.unwrap_or_default();
-        {
-            let mut progress = self.progress();
-            progress.commits = opened.state.version.0.saturating_sub(since.0);
-            progress.bytes = opened.replayed_bytes;
-        }
+        self.reopened(opened);
         let maintenance = self.clone();
         let state = self.state();
-        drop(spawn("opened", move || {
+        let spawned = self.inner.store.tasks().spawn("opened", async move {
             for table in state.tables.values() {
                 table.keys.warm();
             }
             drop(state);
-            maintenance.sweep_staging();
-        }));
+            maintenance.sweep_staging().await;
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "indexes are built when they are asked for");
+        }
         self.begin_if_due();
     }
 
-    fn sweep_staging(&self) {
+    /// Notes that commits were passed over, up to a newer checkpoint.
+    pub(super) fn reopened(&self, opened: &Opened) {
+        let mut progress = self.progress();
+        progress.cost = opened.replayed;
+        progress.since = opened.state.version;
+        progress.commits.clear();
+    }
+
+    async fn sweep_staging(&self) {
         if self.inner.duty == Duty::Leaves {
             return;
         }
-        let swept = self.inner.store.sweep_staging(self.moments().before_grace);
-        match self.inner.runtime.block_on(swept) {
+        let swept = async {
+            let now = self.store_now().await?;
+            let before = now.before(STAGING_AGE);
+            self.inner.store.sweep_staging(before).await
+        };
+        match swept.await {
             Ok(0) => {}
             Ok(files) => tracing::info!(files, "left-over staging files swept"),
             // The next opening sweeps them; the process may just be ending.
@@ -171,14 +212,11 @@ impl Maintenance {
         }
     }
 
-    /// Notes a commit, its size in bytes, and when the store was asked for it or to take it.
-    pub(super) fn committed(&self, state: &State, bytes: u64, asked_at: Timestamp) {
+    /// Notes a commit, its size in bytes, and its events.
+    pub(super) fn committed(&self, state: &State, bytes: u64, events: u64) {
         {
             let mut progress = self.progress();
-            progress.commits += 1;
-            progress.bytes += bytes;
-            progress.uncounted += 1;
-            progress.current_at = asked_at;
+            progress.add(state.version, bytes, events);
             let every = self.inner.limits.merge_runs as u64;
             if progress.uncounted >= every && merge::due(state, &self.inner.limits).is_some() {
                 progress.uncounted = 0;
@@ -196,23 +234,8 @@ impl Maintenance {
     }
 
     fn checkpoint_due(&self) -> bool {
-        let limits = &self.inner.limits;
         let progress = self.progress();
-        let enough = progress.commits >= limits.checkpoint_commits
-            || progress.bytes >= limits.checkpoint_bytes;
-        enough && self.inner.clock.now() >= progress.rest_until
-    }
-
-    /// Notes that the store had no newer commit when it was asked.
-    pub(super) fn current(&self, asked_at: Timestamp) {
-        self.progress().current_at = asked_at;
-    }
-
-    /// Whether so much time has passed that ledger files may be gone which were not read yet.
-    /// Half of the grace, because this clock and the store's may differ.
-    pub(super) fn may_be_cut_off(&self) -> bool {
-        let asleep = self.inner.clock.now().since(self.progress().current_at);
-        asleep >= self.inner.limits.ledger_grace / 2
+        progress.cost.due(&self.inner.limits) && self.inner.clock.running() >= progress.rest_until
     }
 
     /// Writes a checkpoint of the newest state that this process has seen.
@@ -250,55 +273,80 @@ impl Maintenance {
             return;
         }
         let (maintenance, end) = (self.clone(), End(self.inner.busy.clone()));
-        let spawned = spawn("upkeep", move || {
+        let spawned = self.inner.store.tasks().spawn("upkeep", async move {
             let _end = end;
-            maintenance.run(task);
+            maintenance.run(task).await;
         });
         if let Err(error) = spawned {
             tracing::warn!(%error, "upkeep cannot begin");
         }
     }
 
-    fn run(&self, task: Task) {
+    async fn run(&self, task: Task) {
         let state = self.state();
         let version = state.version;
         match task {
             Task::Checkpoint(done) => {
-                let written = self.write_checkpoint(&state);
+                let written = self.write_checkpoint(&state).await;
                 // Whoever asked may have gone away.
                 drop(done.send(written));
             }
-            Task::Round if self.checkpoint_due() => {
-                if let Err(error) = self.write_checkpoint(&state) {
-                    tracing::warn!(%error, %version, "checkpoint is not written");
+            Task::Round => match self.is_to_write(version).await {
+                Ok(true) => {
+                    if let Err(error) = self.write_checkpoint(&state).await {
+                        tracing::warn!(%error, %version, "checkpoint is not written");
+                        return;
+                    }
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, %version, "upkeep is put off");
                     return;
                 }
-            }
-            Task::Round => {}
+            },
         }
-        if let Err(error) = self.inner.runtime.block_on(self.tidy(&state)) {
+        if let Err(error) = self.tidy(&state).await {
             tracing::warn!(%error, %version, "upkeep is put off");
         }
     }
 
-    fn write_checkpoint(&self, state: &State) -> Result<Written> {
+    /// Whether a checkpoint is due, also when those of other processes count, and none of them is
+    /// about to write it.
+    async fn is_to_write(&self, version: Version) -> Result<bool> {
+        if !self.checkpoint_due() {
+            return Ok(false);
+        }
+        let store = &self.inner.store;
+        let entries = store.list(checkpoint::FOLDER).await?;
+        let newest = entries
+            .iter()
+            .filter_map(|entry| manifest_version(&entry.path))
+            .max();
+        self.progress().covered(newest.unwrap_or_default());
+        if !self.checkpoint_due() || newest.is_some_and(|newest| newest >= version) {
+            return Ok(false);
+        }
+        let now = self.store_now().await?;
+        intent::announce(store, newest.unwrap_or_default(), &entries, now).await
+    }
+
+    /// The store's present moment, as far as its newest files tell; never later than it is.
+    async fn store_now(&self) -> Result<Timestamp> {
+        let newest = self.state().version;
+        let before = codec::commit_path(Version(newest.0.saturating_sub(1)));
+        let commits = self.inner.store.list_after("ledger", &before).await?;
+        Ok(latest(&commits))
+    }
+
+    async fn write_checkpoint(&self, state: &State) -> Result<Written> {
         let inner = &self.inner;
-        let (commits, bytes) = {
-            let progress = self.progress();
-            (progress.commits, progress.bytes)
-        };
-        let began_at = inner.clock.now();
-        let written =
-            inner
-                .runtime
-                .block_on(checkpoint::write(&inner.store, state, inner.clock.now()))?;
+        let began = inner.clock.running();
+        let written = checkpoint::write(&inner.store, state, inner.clock.now()).await?;
         tracing::debug!(version = %written.version, bytes = written.bytes, "checkpoint is written");
-        let ended_at = inner.clock.now();
+        let ended = inner.clock.running();
         let mut progress = self.progress();
-        progress.rest_until = ended_at.after(ended_at.since(began_at) * REST);
-        // Commits that came meanwhile count for the next one.
-        progress.commits = progress.commits.saturating_sub(commits);
-        progress.bytes = progress.bytes.saturating_sub(bytes);
+        progress.rest_until = ended + ended.saturating_sub(began) * REST;
+        progress.covered(written.version);
         Ok(written)
     }
 
@@ -309,14 +357,19 @@ impl Maintenance {
         if let Some(newest) = checkpoints.last() {
             history::compact(&inner.store, *newest, inner.limits.checkpoint_commits).await?;
         }
-        let moments = self.moments();
+        let now = self.store_now().await?;
+        let grace = inner.limits.ledger_grace;
+        let moments = Moments {
+            now,
+            before_grace: now.before(grace),
+            before_opening: now.before(grace / OPENING_SHARE),
+        };
         clean::checkpoints(&inner.store, moments).await?;
         // The older of two: a commit stays until one more checkpoint than needed holds it.
         if let Some(covered) = checkpoints.iter().rev().nth(1) {
             history::delete_compacted(&inner.store, *covered, moments.before_grace).await?;
         }
-        let unnamed_max = inner.limits.statement_timeout * UNNAMED_STATEMENTS;
-        clean::runs(&inner.store, state, moments, unnamed_max).await?;
+        clean::runs(&inner.store, state, moments).await?;
         self.merge().await
     }
 
@@ -328,20 +381,14 @@ impl Maintenance {
             let Some(merge) = merge::due(&state, &inner.limits) else {
                 return Ok(());
             };
-            let new = merge.write(&inner.store, &state).await?;
+            let new = merge.write(&inner.store, &state, inner.clock.now()).await?;
             let path = new.path.clone();
             let Some(requests) = inner.requests.upgrade() else {
                 return inner.store.delete(&path).await;
             };
             let (done, committed) = oneshot::channel();
-            let proposal = Proposal {
-                author: Author {
-                    actor: ACTOR.into(),
-                    statement_id: Uuid::now_v7().to_string().into(),
-                },
-                decide: Box::new(move |draft| merge.decide(draft, &new)),
-                done,
-            };
+            let decide: Decide = Box::new(move |draft| merge.decide(draft, &new));
+            let proposal = Proposal::new(self.author(), Purpose::Change, decide, done);
             // A committer that has ended answers nothing.
             drop(requests.send(Request::Commit(proposal)).await);
             drop(requests);
@@ -359,16 +406,51 @@ impl Maintenance {
         Ok(())
     }
 
-    fn moments(&self) -> Moments {
-        Moments {
-            before_grace: self.before(self.inner.limits.ledger_grace),
-            before_opening: self.before(self.inner.limits.ledger_grace / OPENING_SHARE),
+    fn author(&self) -> Author {
+        Author {
+            actor: ACTOR.into(),
+            statement_id: chance::id(self.inner.clock.now()).to_string().into(),
         }
     }
 
-    fn before(&self, duration: Duration) -> Timestamp {
-        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-        Timestamp(self.inner.clock.now().0.saturating_sub(micros))
+    /// Looks again and again, for as long as the ledger is open, at what others committed, and
+    /// ends leases that are over. So a job whose worker died waits for nobody's statement.
+    pub(super) async fn watch(self) {
+        loop {
+            let half = self.inner.limits.ledger_watch.as_millis() as u64 / 2;
+            let pause = half + chance::within(0..=half.max(1));
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let Some(requests) = self.inner.requests.upgrade() else {
+                return;
+            };
+            let (done, answer) = oneshot::channel();
+            let request = match self.overdue() {
+                false => {
+                    let (done, answer) = oneshot::channel();
+                    let sent = requests.send(Request::CatchUp(done)).await;
+                    drop((sent, requests));
+                    // A store that does not answer is met again by the next statement.
+                    drop(answer.await);
+                    continue;
+                }
+                true => {
+                    // Leases are ended before each decision; there is nothing else to decide.
+                    let decide: Decide = Box::new(|_| Ok(()));
+                    Proposal::new(self.author(), Purpose::Change, decide, done)
+                }
+            };
+            let sent = requests.send(Request::Commit(request)).await;
+            drop((sent, requests));
+            if let Ok(Err(error)) = answer.await {
+                tracing::debug!(%error, "leases that are over are not ended yet");
+            }
+        }
+    }
+
+    fn overdue(&self) -> bool {
+        let (state, now) = (self.state(), self.inner.clock.now());
+        let job = state.crashed_jobs(now).next().is_some();
+        job || state.locks.expired(now).next().is_some()
     }
 
     fn state(&self) -> Arc<State> {
@@ -378,7 +460,7 @@ impl Maintenance {
 
     /// Commits since the last checkpoint that this process knows of.
     pub fn commits_since_checkpoint(&self) -> u64 {
-        self.progress().commits
+        self.progress().cost.commits
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -394,11 +476,4 @@ impl Drop for End {
     fn drop(&mut self) {
         self.0.send_replace(false);
     }
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-        .map(drop)
 }

@@ -8,11 +8,13 @@ use crate::id::{BatchId, JobId, RunId, Slot, TableId, Token, TransformId, Versio
 use crate::model::event::{AttemptRef, Event, ObjectKind, Origin, RowRef, SourceRef};
 use crate::model::jobs::{Batch, Job, JobState, Liveness, Worker};
 use crate::model::kept::{KeptStatement, digest_of};
+use crate::model::lineage::SILENT_FORMAT;
 use crate::model::locks::{Lock, LockMode};
+use crate::model::repair;
 use crate::model::rules::{self, Rule, Violation, require};
 use crate::model::scheduling::Scheduling;
 use crate::model::sources::{Presence, Run, Source, SourceTable, TableDef};
-use crate::model::state::{Dropped, Object, State, Transform};
+use crate::model::state::{Dropped, Object, State, Transform, Turn};
 use crate::model::tokens::{AccessToken, Role, Validity};
 use crate::model::transform::{Permission, TransformDef, TransformVersion};
 use crate::time::Timestamp;
@@ -27,6 +29,9 @@ pub fn apply(
     origin: Origin<'_>,
     event: &Event<'_>,
 ) -> Result<(), Violation> {
+    if *event == Event::TimeRepaired {
+        return time_repaired(state, version, origin);
+    }
     advance(state, version, origin)?;
     let mut step = Step {
         state,
@@ -49,6 +54,12 @@ pub fn apply(
         Event::TransformCreated { name, def } => step.transform_created(name, def),
         Event::TokenCreated { name, role, hash } => step.token_created(name, role, hash),
         Event::TokenRevoked { name } => step.token_revoked(name),
+        Event::TurnTaken { holder, expires_at } => {
+            step.turn_taken(holder, expires_at);
+            Ok(())
+        }
+        // Folded in above, because it is the one event that turns time back.
+        Event::TimeRepaired => Ok(()),
         Event::TransformDropped { transform } => step.transform_dropped(transform),
         Event::RunAdded {
             table,
@@ -156,10 +167,29 @@ pub(in crate::model) fn advance(
         || format!("{} comes after {}", origin.at, state.at),
     )?;
     state.at = origin.at;
+    enter(state, version, origin);
+    let done = |turn: &Turn| *turn.holder == *origin.statement_id;
+    if state.turn.as_ref().is_some_and(done) {
+        state.turn = None;
+    }
+    Ok(())
+}
+
+fn enter(state: &mut State, version: Version, origin: Origin<'_>) {
     if state.version != version {
         state.version = version;
         state.kept.expire(origin.at);
     }
+}
+
+fn time_repaired(state: &mut State, version: Version, origin: Origin<'_>) -> Result<(), Violation> {
+    require(
+        Rule::TimeForward,
+        Permission::of(origin.at <= state.at),
+        || format!("time is repaired from {} to {}", state.at, origin.at),
+    )?;
+    repair::repair(state, origin.at);
+    enter(state, version, origin);
     Ok(())
 }
 
@@ -285,6 +315,14 @@ impl Step<'_, '_> {
         Ok(())
     }
 
+    fn turn_taken(&mut self, holder: &str, expires_at: Timestamp) {
+        let turn = Turn {
+            holder: holder.into(),
+            expires_at,
+        };
+        self.state.turn = (expires_at > self.origin.at).then_some(turn);
+    }
+
     fn token_revoked(&mut self, name: &str) -> Result<(), Violation> {
         let at = self.origin.at;
         let token = Arc::make_mut(&mut self.state.tokens).get_mut(name);
@@ -345,7 +383,12 @@ impl Step<'_, '_> {
         rows: u64,
         bytes: u64,
     ) -> Result<(), Violation> {
-        let version = self.version;
+        let (version, at) = (self.version, self.origin.at);
+        if self.state.lineage.format > SILENT_FORMAT {
+            require(Rule::FreshFile, rules::file_is_fresh(path, at), || {
+                format!("file \"{path}\" joins a table at {at}")
+            })?;
+        }
         let table = self.table(table)?;
         require(
             Rule::IdsInOrder,

@@ -540,6 +540,11 @@ impl EventsBuilder {
                 self.text(Column::Payload, hash);
             }
             Event::TokenRevoked { name } => self.text(Column::Resource, name),
+            Event::TurnTaken { holder, expires_at } => {
+                self.text(Column::Owner, holder);
+                self.time(Column::ExpiresAt, expires_at);
+            }
+            Event::TimeRepaired => {}
             Event::TransformCreated { name, def } => {
                 self.text(Column::Transform, name);
                 self.text(Column::Payload, def);
@@ -1005,6 +1010,11 @@ impl<'a> EventsReader<'a> {
                     .ok_or(Unreadable::Missing(Column::Mode.name()))?,
                 hash: text(Column::Payload)?,
             },
+            EventKind::TurnTaken => Event::TurnTaken {
+                holder: text(Column::Owner)?,
+                expires_at: self.time(Column::ExpiresAt, row)?,
+            },
+            EventKind::TimeRepaired => Event::TimeRepaired,
             EventKind::TokenRevoked => Event::TokenRevoked {
                 name: text(Column::Resource)?,
             },

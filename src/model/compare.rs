@@ -40,6 +40,7 @@ pub fn difference(a: &State, b: &State) -> Option<String> {
         .or_else(|| first_unequal("worker", 0, a.workers.iter(), b.workers.iter()))
         .or_else(|| unequal("worker names", &a.worker_ids, &b.worker_ids))
         .or_else(|| unequal("locks", &a.locks, &b.locks))
+        .or_else(|| unequal("turn", &a.turn, &b.turn))
         .or_else(|| unequal("leases", &a.leases, &b.leases))
         .or_else(|| unequal("kept statements", &a.kept, &b.kept))
         .or_else(|| unequal("access tokens", &a.tokens, &b.tokens))

@@ -10,6 +10,7 @@ mod locks;
 mod reports;
 mod sources;
 mod tokens;
+mod upkeep;
 
 use std::borrow::Cow;
 use std::sync::Arc;

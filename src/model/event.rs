@@ -88,6 +88,10 @@ kinds! {
     TokenCreated = "token-created";
     /// An access token was revoked.
     TokenRevoked = "token-revoked";
+    /// A statement that had lost several races got the next turn.
+    TurnTaken = "turn-taken";
+    /// The time of the store was put right, which a wrong clock had moved into the future.
+    TimeRepaired = "time-repaired";
 }
 
 impl EventKind {
@@ -443,6 +447,15 @@ pub enum Event<'a> {
         /// Its name.
         name: &'a str,
     },
+    /// See [`EventKind::TurnTaken`].
+    TurnTaken {
+        /// The statement.
+        holder: &'a str,
+        /// Until when others wait for it; not after the commit where it gives its turn back.
+        expires_at: Timestamp,
+    },
+    /// See [`EventKind::TimeRepaired`]. The time that counts from here on is that of the event.
+    TimeRepaired,
 }
 
 impl Event<'_> {
@@ -479,6 +492,8 @@ impl Event<'_> {
             Self::LockExpired { .. } => EventKind::LockExpired,
             Self::TokenCreated { .. } => EventKind::TokenCreated,
             Self::TokenRevoked { .. } => EventKind::TokenRevoked,
+            Self::TurnTaken { .. } => EventKind::TurnTaken,
+            Self::TimeRepaired => EventKind::TimeRepaired,
         }
     }
 }

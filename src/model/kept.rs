@@ -69,6 +69,18 @@ impl KeptStatements {
         self.by_key.insert(key, kept);
     }
 
+    /// Lets the keys of the future count from `now`.
+    pub(in crate::model) fn repair(&mut self, now: Timestamp) {
+        let future = |(at, _): &&(Timestamp, Arc<str>)| *at > now;
+        let wrong: Vec<_> = self.by_age.iter().filter(future).cloned().collect();
+        for (at, key) in wrong {
+            self.by_age.remove(&(at, Arc::clone(&key)));
+            if let Some(kept) = self.by_key.get(&key).cloned() {
+                self.insert(key, KeptStatement { at: now, ..kept });
+            }
+        }
+    }
+
     /// Gives up those whose keys count no longer.
     pub fn expire(&mut self, now: Timestamp) {
         while let Some((at, key)) = self.by_age.get_min().cloned() {

@@ -5,7 +5,11 @@
 //! is read it means that the ledger was damaged or written by something else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use uuid::Uuid;
+
+use crate::chance::made_at;
 use crate::id::{JobId, Slot, TableId, TransformId};
 use crate::model::event::AttemptRef;
 use crate::model::jobs::{Job, JobState};
@@ -54,6 +58,8 @@ rules! {
     Bounded = "attempts stay within their limit";
     /// Commits follow each other.
     Lineage = "a commit is of this store and follows the commit before it";
+    /// Files that may be cleaned up already are not named.
+    FreshFile = "a file joins a table soon after it was written, or never";
     /// Ids are given in order.
     IdsInOrder = "ids, tokens and slots are given in order, without holes";
     /// What an event names is there.
@@ -231,6 +237,23 @@ pub fn status_may_be_set(transform: &Transform, status: Option<&str>) -> Permiss
 /// Rule 8: the commit is not earlier than the one before it.
 pub fn time_runs_on(before: Timestamp, at: Timestamp) -> Permission {
     Permission::of(at >= before)
+}
+
+/// How long after it was made a file may join a table. Far longer than a statement takes; what
+/// joins nothing within it never will, so then it may be deleted. A part of the format: a replay
+/// judges by the same span.
+pub const FILE_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// When a file was made, by its writer's clock: its name is an id that tells.
+pub fn file_made_at(path: &str) -> Option<Timestamp> {
+    let name = path.rsplit('/').next()?.strip_suffix(".parquet")?;
+    made_at(Uuid::try_parse(name).ok()?)
+}
+
+/// The file that a commit at this moment names cannot have been cleaned up. One whose name does
+/// not tell its age never is.
+pub fn file_is_fresh(path: &str, at: Timestamp) -> Permission {
+    Permission::of(file_made_at(path).is_none_or(|made| at.since(made) <= FILE_AGE_MAX))
 }
 
 /// Rule 9: one more failure is within the limit, so the job may be tried again.

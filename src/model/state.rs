@@ -69,6 +69,17 @@ pub struct Object {
     pub created_at: Timestamp,
 }
 
+/// The next turn: others wait, so that a statement which lost several races gets through.
+///
+/// It is a courtesy and no rule: a commit of somebody who did not wait is valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// The statement that has it.
+    pub holder: Arc<str>,
+    /// When others need not wait any more.
+    pub expires_at: Timestamp,
+}
+
 /// What a transform's attempts have taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ran {
@@ -115,6 +126,8 @@ pub struct State {
     pub worker_ids: Arc<BTreeMap<Arc<str>, u32>>,
     /// Explicit locks.
     pub locks: LockTable,
+    /// The statement that commits next, where one has asked for its turn.
+    pub turn: Option<Turn>,
     /// The leases of running jobs, by their end.
     pub leases: OrdSet<(Timestamp, JobId)>,
     /// Statements that came with an idempotency key.

@@ -11,7 +11,7 @@ use datafusion::error::DataFusionError;
 use datafusion::object_store::Error::NotFound;
 
 use crate::error::{Code, Error, Position};
-use crate::ledger::checkpoint::snapshot_gone;
+use crate::ledger::errors::snapshot_gone;
 use crate::ledger::store::tells_of_a_gone_file;
 use crate::session::parser::syntax_error;
 

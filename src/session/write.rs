@@ -23,12 +23,11 @@ use datafusion::sql::sqlparser::ast::{
     TableObject,
 };
 use futures::StreamExt;
-use uuid::Uuid;
 
 use crate::error::{Code, Error, Result};
 use crate::id::Version;
 use crate::ledger::Ledger;
-use crate::ledger::run::{RunFile, RunWriter};
+use crate::ledger::run::{RunFile, RunWriter, run_path};
 use crate::model::decide::{ChangedRow, NewRun, WriteMode};
 use crate::model::keys::{Key, KeyType};
 use crate::model::sources::SourceTable;
@@ -363,11 +362,6 @@ pub fn key_at(key_type: KeyType, column: &ArrayRef, row: usize) -> Option<Key<'_
     }
 }
 
-/// A new, unique path for a run of a table.
-pub fn run_path(table: &SourceTable) -> String {
-    format!("tables/{}/{}.parquet", table.name, Uuid::now_v7())
-}
-
 /// What is kept in memory of the rows that go to Parquet.
 #[derive(Debug, Default)]
 struct Collected {
@@ -444,7 +438,7 @@ impl WriteAction {
             let writer = match &mut writer {
                 Some(writer) => writer,
                 None => {
-                    let path = run_path(&self.table);
+                    let path = run_path(&self.table.name, self.target.ledger.now());
                     let store = self.target.ledger.store();
                     let schema = Arc::clone(&self.schema);
                     writer.insert(RunWriter::open(store, &path, schema, &self.table.def.key).await?)

@@ -16,14 +16,14 @@ use serde_json::{Map, Value};
 use crate::error::{Code, Error, Result};
 use crate::id::{JobId, RunId, Slot, TableId};
 use crate::ledger::Ledger;
-use crate::ledger::run::RunWriter;
+use crate::ledger::run::{RunWriter, run_path};
 use crate::model::decide::NewRun;
 use crate::model::draft::Draft;
 use crate::model::event::RowRef;
 use crate::model::sources::SourceTable;
 use crate::session::catalog::Sight;
 use crate::session::source_rows::source_rows;
-use crate::session::write::{key_at, new_run, run_path};
+use crate::session::write::{key_at, new_run};
 use crate::tables::source_table::{SystemColumn, user_schema};
 
 /// New values of one source.
@@ -188,8 +188,13 @@ pub async fn write_patches(
     });
     let merged = merged.collect::<std::result::Result<Vec<ArrayRef>, _>>()?;
     let merged = RecordBatch::try_new(Arc::clone(&schema), merged)?;
-    let mut writer =
-        RunWriter::open(ledger.store(), &run_path(table), schema, &table.def.key).await?;
+    let mut writer = RunWriter::open(
+        ledger.store(),
+        &run_path(&table.name, ledger.now()),
+        schema,
+        &table.def.key,
+    )
+    .await?;
     writer.write(&merged).await?;
     let run = new_run(writer.finish().await?);
     let rows = kept

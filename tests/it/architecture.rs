@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// not the neighbours of its row.
 const LAYERS: &[&[&str]] = &[
     &["error", "id", "time", "config", "telemetry"],
+    &["chance"],
     &["model"],
     &["ledger"],
     &["functions", "tables", "format"],

@@ -3,13 +3,15 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{FOLDER, Written};
 use crate::error::{Error, Result};
 use crate::id::Version;
-use crate::ledger::codec;
+use crate::ledger::{codec, errors};
 use crate::model::frozen::{Catalog, Part};
 use crate::model::lineage::FORMAT;
 use crate::time::Timestamp;
+
+/// The folder of all checkpoints.
+pub(in crate::ledger) const FOLDER: &str = "checkpoints";
 
 const NAME: &str = "manifest.json";
 
@@ -43,6 +45,17 @@ pub(in crate::ledger) fn folder_version(path: &str) -> Option<Version> {
 /// The version whose manifest a file is.
 pub(in crate::ledger) fn manifest_version(path: &str) -> Option<Version> {
     folder_version(path).filter(|version| *path == manifest_path(*version))
+}
+
+/// What a checkpoint consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Its version.
+    pub version: Version,
+    /// Its files, the manifest among them.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// One Parquet file of a checkpoint.
@@ -120,8 +133,8 @@ impl Manifest {
     /// # Errors
     /// `SG7003 store-corrupt`, `SG7004 store-too-new`.
     pub fn parse(path: &str, bytes: &[u8]) -> Result<Self> {
-        let damaged = |what: &str| codec::damaged(path, what);
-        let text = std::str::from_utf8(bytes).map_err(|error| codec::damaged(path, error))?;
+        let damaged = |what: &str| errors::damaged(path, what);
+        let text = std::str::from_utf8(bytes).map_err(|error| errors::damaged(path, error))?;
         let (hash, body) = text
             .strip_prefix(HEAD)
             .and_then(|rest| rest.strip_suffix(TAIL)?.split_once(NECK))
@@ -130,10 +143,10 @@ impl Manifest {
             return Err(damaged("its text is not what was written"));
         }
         let format: Format =
-            serde_json::from_str(body).map_err(|error| codec::damaged(path, error))?;
+            serde_json::from_str(body).map_err(|error| errors::damaged(path, error))?;
         if format.format > FORMAT {
-            return Err(codec::too_new(path, format.format));
+            return Err(errors::too_new(path, format.format));
         }
-        serde_json::from_str(body).map_err(|error| codec::damaged(path, error))
+        serde_json::from_str(body).map_err(|error| errors::damaged(path, error))
     }
 }

@@ -11,18 +11,18 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use tokio::task::spawn_blocking;
-use uuid::Uuid;
 
-use super::gone;
 use super::manifest::{Manifest, PartFile, folder, manifest_path};
+use crate::chance;
 use crate::error::{Error, Result};
 use crate::id::Version;
 use crate::ledger::codec;
+use crate::ledger::errors::{self, gone};
 use crate::ledger::store::Store;
 use crate::model::frozen::{self, Frozen, PART_ROWS, Part, PartKind, Piece};
 use crate::model::keys::KeyType;
 use crate::model::state::State;
+use crate::time::Timestamp;
 
 /// Rows of a batch while decoding. Chosen: the columns of one batch stay in the second-level
 /// cache while they are turned into rows.
@@ -58,7 +58,7 @@ pub(super) async fn write(store: &Store, frozen: &Frozen<'_>) -> Result<Vec<Part
             part.kind.name(),
             part.table,
             part.first,
-            Uuid::now_v7().simple()
+            chance::id(Timestamp(catalog.at)).simple()
         );
         files.push(PartFile {
             part,
@@ -105,6 +105,7 @@ fn encode(batch: &RecordBatch) -> parquet::errors::Result<Bytes> {
 
 /// Reads and joins all parts.
 pub(super) async fn load(store: &Store, manifest: &Manifest) -> Result<State> {
+    let tasks = store.tasks();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let files = manifest.files().iter().map(|file| {
         let table = manifest.catalog().tables.iter();
@@ -118,9 +119,10 @@ pub(super) async fn load(store: &Store, manifest: &Manifest) -> Result<State> {
             let bytes = store.get(&file.path).await?;
             let bytes = bytes.ok_or_else(|| gone(&file.path))?;
             let part = file.part;
-            let piece = spawn_blocking(move || decode(&file, key_type, bytes)).await;
-            let ended = |error| Error::bug("a checkpoint's decoder ended").with_source(error);
-            piece.map_err(ended)?.map(|piece| (part, piece))
+            let piece = tasks
+                .offload(move || decode(&file, key_type, bytes))
+                .await?;
+            piece.map(|piece| (part, piece))
         }
     });
     // Collected: a stream over the borrowed manifest would make the opening future not Send.
@@ -132,10 +134,10 @@ pub(super) async fn load(store: &Store, manifest: &Manifest) -> Result<State> {
         .await?;
     let manifest = Arc::new(manifest.catalog().clone());
     let path = manifest_path(Version(manifest.version));
-    let thawed = spawn_blocking(move || frozen::thaw(&manifest, pieces))
-        .await
-        .map_err(|error| Error::bug("a checkpoint's reader ended").with_source(error))?;
-    thawed.map_err(|damage| codec::damaged(&path, damage))
+    let thawed = tasks
+        .offload(move || frozen::thaw(&manifest, pieces))
+        .await?;
+    thawed.map_err(|damage| errors::damaged(&path, damage))
 }
 
 /// The paths of the runs in all parts.
@@ -153,7 +155,7 @@ pub(super) async fn run_paths(store: &Store, manifest: &Manifest) -> Result<BTre
 }
 
 fn decode(file: &PartFile, key_type: KeyType, bytes: Bytes) -> Result<Piece> {
-    let damaged = |what: &str| codec::damaged(&file.path, what);
+    let damaged = |what: &str| errors::damaged(&file.path, what);
     if bytes.len() as u64 != file.bytes {
         return Err(damaged("it has another size than the manifest says"));
     }
@@ -162,8 +164,9 @@ fn decode(file: &PartFile, key_type: KeyType, bytes: Bytes) -> Result<Piece> {
     }
     let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(|builder| builder.with_batch_size(BATCH_ROWS).build())
-        .map_err(|error| codec::damaged(&file.path, error))?
+        .map_err(|error| errors::damaged(&file.path, error))?
         .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|error| codec::damaged(&file.path, error))?;
-    frozen::decode(file.part, key_type, &batches).map_err(|error| codec::damaged(&file.path, error))
+        .map_err(|error| errors::damaged(&file.path, error))?;
+    frozen::decode(file.part, key_type, &batches)
+        .map_err(|error| errors::damaged(&file.path, error))
 }

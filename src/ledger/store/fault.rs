@@ -15,7 +15,8 @@ use object_store::{
 };
 use url::Url;
 
-use crate::ledger::store::{Medium, Store, place};
+use crate::ledger::store::place::{Medium, Place};
+use crate::ledger::store::{Patience, Store, place};
 
 /// What happens to one put.
 #[derive(Debug, Clone)]
@@ -68,7 +69,13 @@ impl FaultyStore {
 pub(crate) fn remote(objects: Arc<dyn ObjectStore>) -> Store {
     let url = Url::parse("s3://faulty").unwrap();
     let registry = place::registry_url("s3://faulty").unwrap();
-    Store::new(url, registry, objects, Medium::Remote)
+    let place = Place {
+        url,
+        registry_url: registry,
+        objects,
+        medium: Medium::Remote,
+    };
+    Store::at(place, Patience::default())
 }
 
 fn lost() -> object_store::Error {

@@ -16,7 +16,7 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
-use crate::ledger::checkpoint::snapshot_gone;
+use crate::ledger::errors::snapshot_gone;
 
 /// Reads of another store, with "not found" as `SG7005 snapshot-gone`.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::fault::{Fault, FaultyStore, remote};
 use super::*;
+use crate::error::Code;
 
 async fn open(url: &str) -> Store {
     Store::open(url, &StoreOptions::default()).await.unwrap()
@@ -373,9 +374,9 @@ async fn bucket_is_configured_by_options() {
         settings: settings
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .to_vec(),
+        ..StoreOptions::default()
     };
-    let store = place::open("s3://bucket/path", &options).await.unwrap();
-    assert!(matches!(store.inner.medium, Medium::Remote));
-    assert_eq!(store.url().as_str(), "s3://bucket/path");
-    assert_eq!(store.local_path(), None);
+    let place = place::open("s3://bucket/path", &options).await.unwrap();
+    assert!(matches!(place.medium, Medium::Remote));
+    assert_eq!(place.url.as_str(), "s3://bucket/path");
 }

@@ -6,8 +6,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
+use crate::ledger::errors::unavailable;
 use crate::ledger::local::Staging;
-use crate::ledger::store::{PutNew, blocking, unavailable};
+use crate::ledger::store::blocking::blocking;
+use crate::ledger::store::file::Put;
 
 /// Bytes gathered before they are handed to a blocking thread. Chosen: large against the cost of
 /// the hand-over (about 20 us), small against the memory of a row group.
@@ -122,8 +124,8 @@ impl DataWriter {
             } => {
                 let staging = flush(&self.path, staging, pending).await?;
                 match blocking("write", &self.path, move || staging.publish()).await? {
-                    PutNew::Created => {}
-                    PutNew::AlreadyExists => {
+                    Put::Created(_) => {}
+                    Put::AlreadyExists => {
                         return Err(Error::bug(format!(
                             "data file \"{}\" was written twice",
                             self.path

@@ -10,18 +10,25 @@ use crate::error::Result;
 use crate::id::Version;
 use crate::ledger::checkpoint::{self, FOLDER, folder_version, manifest_version};
 use crate::ledger::store::{Entry, Store};
+use crate::model::rules;
 use crate::model::state::State;
 use crate::time::Timestamp;
 
 /// Checkpoints that always stay: one of them may be lost.
 const KEPT: usize = 2;
 
-/// Moments by which files are judged.
+/// How old a file of a checkpoint is that was never finished, when it is swept. Chosen: far longer
+/// than the largest one takes, so that a slow writer does not lose its first parts.
+const UNFINISHED_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Moments by which files are judged, all by the store's clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moments {
-    /// Now, less `ledger_grace`.
+    /// When the newest file of the store was written, which is not after now.
+    pub now: Timestamp,
+    /// That, less `ledger_grace`.
     pub before_grace: Timestamp,
-    /// Now, less the time that opening a store may take: whoever reads a checkpoint that goes
+    /// That, less the time that opening a store may take: whoever reads a checkpoint that goes
     /// opens again, but should not have to often.
     pub before_opening: Timestamp,
 }
@@ -46,7 +53,7 @@ pub(super) async fn checkpoints(store: &Store, moments: Moments) -> Result<()> {
         let is_whole = whole.iter().any(|(whole, _)| *whole == version);
         let unfinished = !is_whole
             && newest.is_some_and(|newest| version <= newest)
-            && entry.modified < moments.before_grace;
+            && entry.modified < moments.now.before(UNFINISHED_AGE);
         if old.contains(&version) || unfinished {
             store.delete(&entry.path).await?;
         }
@@ -81,20 +88,12 @@ fn anchor(whole: &[(Version, Timestamp)], before: Timestamp) -> Option<Version> 
 
 /// Deletes files of rows that no state names any more.
 ///
-/// Take the newest checkpoint that is older than the grace, and a file that had been there for
-/// `unnamed_max` when it was written. Every commit that names a file is made within `unnamed_max`
-/// of its writing. So if neither the checkpoint nor the state names the file, then it was never
-/// named and never will be, or it stopped to be before the checkpoint, and every reader that
-/// could need it has had its grace.
-///
-/// # Arguments
-/// * `unnamed_max`: far longer than a statement may take from writing a file to its commit.
-pub(super) async fn runs(
-    store: &Store,
-    state: &State,
-    moments: Moments,
-    unnamed_max: Duration,
-) -> Result<u64> {
+/// Take the newest checkpoint that is older than the grace, and a file that was older than
+/// [`rules::FILE_AGE_MAX`], by its name, at the time of that checkpoint's commit. No later commit
+/// may name it any more: the model refuses that, whoever slept over it. So if neither the
+/// checkpoint nor the state names the file, then it was never named and never will be, or it
+/// stopped to be before the checkpoint, and every reader that could need it has had its grace.
+pub(super) async fn runs(store: &Store, state: &State, moments: Moments) -> Result<u64> {
     let manifests = store.list(FOLDER).await?;
     let whole: Vec<(Version, Timestamp)> = manifests
         .iter()
@@ -103,24 +102,22 @@ pub(super) async fn runs(
     let Some(anchor) = anchor(&whole, moments.before_grace) else {
         return Ok(0);
     };
-    let written_at = whole.iter().find(|(version, _)| *version == anchor);
-    let written_at = written_at.map(|(_, at)| *at).unwrap_or_default();
     if state.version < anchor {
         return Ok(0);
     }
-    let old = |entry: &Entry| written_at.since(entry.modified) > unnamed_max;
     let candidates = store.list("tables").await?;
-    let candidates: Vec<Entry> = candidates.into_iter().filter(old).collect();
     let named = run_paths(state);
     let unnamed = |entry: &Entry| !named.contains(entry.path.as_str());
     let candidates: Vec<Entry> = candidates.into_iter().filter(unnamed).collect();
     if candidates.is_empty() {
         return Ok(0);
     }
-    let named_before = checkpoint::run_paths(store, anchor).await?;
+    let before = checkpoint::runs_of(store, anchor).await?;
     let mut deleted = 0;
     for entry in candidates {
-        if !named_before.contains(&entry.path) {
+        let made_at = rules::file_made_at(&entry.path);
+        let old = made_at.is_some_and(|made_at| before.at.since(made_at) > rules::FILE_AGE_MAX);
+        if old && !before.paths.contains(&entry.path) {
             store.delete(&entry.path).await?;
             deleted += 1;
         }
@@ -147,6 +144,7 @@ mod tests {
             .map(|(version, at)| (Version(*version), Timestamp(*at)))
             .collect();
         let moments = Moments {
+            now: Timestamp(100),
             before_grace: Timestamp(before_grace),
             before_opening: Timestamp(before_opening),
         };

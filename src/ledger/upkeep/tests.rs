@@ -7,9 +7,9 @@ use futures::executor::block_on;
 
 use crate::id::{Slot, Version};
 use crate::ledger::check::check;
-use crate::ledger::store::StoreOptions;
 use crate::ledger::store::fault::{Fault, FaultyStore, remote};
-use crate::ledger::testing::{World, author, memory, real_run, table_def, transform_def};
+use crate::ledger::store::{Answers, StoreOptions};
+use crate::ledger::testing::{World, author, real_run, table_def, transform_def};
 use crate::ledger::{Ledger, codec};
 use crate::model::compare::difference;
 use crate::model::decide::{
@@ -19,6 +19,7 @@ use crate::model::kept::digest_of;
 use crate::model::keys::{Key, KeyType};
 use crate::model::lineage::FORMAT;
 use crate::model::locks::LockMode;
+use crate::sim::shelf::{Line, Shelf};
 
 use super::*;
 
@@ -32,9 +33,12 @@ fn limits() -> Limits {
     }
 }
 
-/// A clock that stands at the present moment, which is what the store's files are dated by.
-fn clock() -> Clock {
-    Clock::mock(Clock::System.now())
+/// A clock that stands still, and a store that dates its files by it.
+fn world() -> (Store, Clock) {
+    let clock = Clock::mock(Timestamp(1_700_000_000_000_000));
+    let line = Line::clear(&Shelf::new(clock.clone()));
+    let store = Store::simulated("upkeep", line, Answers::Certain).unwrap();
+    (store, clock)
 }
 
 async fn open(store: &Store, clock: &Clock) -> Ledger {
@@ -82,7 +86,7 @@ async fn assert_events_complete(store: &Store, last: Version) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ledger_files_go_after_the_grace_and_a_sleeper_reopens() {
-    let (store, clock) = (memory().await, clock());
+    let (store, clock) = world();
     let busy = open(&store, &clock).await;
     let sleeper = open(&store, &clock).await;
     notes(&busy, 13).await;
@@ -110,7 +114,7 @@ async fn ledger_files_go_after_the_grace_and_a_sleeper_reopens() {
 /// succeeds, although the commit's number was given long ago.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_in_the_place_of_a_deleted_one_is_taken_back() {
-    let (store, clock) = (memory().await, clock());
+    let (store, clock) = world();
     let suspended = open(&store, &clock).await;
     let others = Mutex::new(Some(World::over(store.clone())));
     let moved = clock.clone();
@@ -143,7 +147,7 @@ async fn a_commit_in_the_place_of_a_deleted_one_is_taken_back() {
 /// up finds that file where its next commit should be.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_left_in_the_place_of_a_deleted_commit_is_not_read() {
-    let (store, clock) = (memory().await, clock());
+    let (store, clock) = world();
     let sleeper = open(&store, &clock).await;
     let mut world = World::over(store.clone());
     world.commits(6).await;
@@ -180,7 +184,7 @@ async fn insert(ledger: &Ledger, keys: &'static [&'static str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn small_runs_become_one_without_dead_rows() {
-    let (store, clock) = (memory().await, clock());
+    let (store, clock) = world();
     let ledger = open(&store, &clock).await;
     ledger
         .commit(author("ann", "s"), |draft| {
@@ -207,41 +211,70 @@ async fn small_runs_become_one_without_dead_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_of_merged_runs_go_when_no_reader_needs_them() {
-    let (store, clock) = (memory().await, clock());
+async fn files_of_merged_runs_go_when_no_commit_may_name_them_and_no_reader_needs_them() {
+    let (store, clock) = world();
     let mut world = World::over(store.clone());
     world.table_of("notices", &["a", "b"]).await;
     real_run(&store, "notices", &["left"]).await;
     let files = || async { store.list("tables").await.unwrap().len() };
-    let later = |hours| {
-        let moment = clock.now().after(HOUR * hours);
-        Moments {
-            before_grace: moment,
-            before_opening: moment,
-        }
-    };
-    let clean = |unnamed_max| {
-        let (store, state) = (store.clone(), world.state.clone());
+    let clean = |state: &State| {
+        let (store, state, now) = (store.clone(), state.clone(), clock.now());
         async move {
-            clean::runs(&store, &state, later(24), unnamed_max)
-                .await
-                .unwrap()
+            let moments = Moments {
+                now,
+                before_grace: now.before(HOUR),
+                before_opening: now.before(HOUR),
+            };
+            clean::runs(&store, &state, moments).await.unwrap()
         }
     };
+    let checkpoint = |world: &World| {
+        let (store, state, now) = (store.clone(), world.state.clone(), clock.now());
+        async move { checkpoint::write(&store, &state, now).await.unwrap() }
+    };
+    let day = Duration::from_secs(24 * 3600);
     // Without a checkpoint nothing is known of the past.
-    assert_eq!((clean(Duration::ZERO).await, files().await), (0, 2));
-    tokio::time::sleep(Duration::from_millis(2)).await;
-    checkpoint::write(&store, &world.state, clock.now())
+    clock.advance(2 * day);
+    assert_eq!((clean(&world.state).await, files().await), (0, 2));
+    // Of its commit's time a statement might still name the file.
+    checkpoint(&world).await;
+    clock.advance(2 * day);
+    assert_eq!((clean(&world.state).await, files().await), (0, 2));
+    world.now = clock.now();
+    world.commits(1).await;
+    checkpoint(&world).await;
+    // Readers have their grace.
+    assert_eq!((clean(&world.state).await, files().await), (0, 2));
+    clock.advance(2 * HOUR);
+    assert_eq!((clean(&world.state).await, files().await), (1, 1));
+    assert_sound(&store).await;
+}
+
+/// A writer slept between its file and its commit, for longer than such files are kept.
+#[tokio::test]
+async fn a_commit_that_names_an_old_file_is_refused() {
+    let (store, clock) = world();
+    let ledger = open(&store, &clock).await;
+    let def = table_def(KeyType::Text);
+    ledger
+        .commit(author("ann", "table"), move |draft| {
+            draft.create_table("notices", &def, IfExists::Fail)
+        })
         .await
         .unwrap();
-    assert_eq!((clean(HOUR).await, files().await), (0, 2));
-    assert_eq!((clean(Duration::ZERO).await, files().await), (1, 1));
-    assert_sound(&store).await;
+    let run = real_run(&store, "notices", &["a"]).await;
+    clock.advance(Duration::from_secs(25 * 3600));
+    let late = ledger.commit(author("bob", "late"), move |draft| {
+        let rows = [(Key::Text("a"), None)];
+        draft.write_rows("notices", &run, WriteMode::Insert, rows.into_iter())
+    });
+    let error = late.await.unwrap_err();
+    assert_eq!(error.code(), Code::WriteConflict, "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoint_on_demand_answers_what_it_wrote() {
-    let (store, clock) = (memory().await, clock());
+    let (store, clock) = world();
     let ledger = open(&store, &clock).await;
     note(&ledger).await;
     let written = ledger.maintenance().checkpoint().await.unwrap();
@@ -256,7 +289,7 @@ async fn checkpoint_on_demand_answers_what_it_wrote() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_without_the_duty_leaves_the_store_alone() {
-    let (store, clock) = (memory().await, clock());
+    let (store, clock) = world();
     let idle = Ledger::open_with(store.clone(), clock, Arc::new(limits()), Duty::Leaves);
     let idle = idle.await.unwrap();
     notes(&idle, 9).await;

@@ -10,7 +10,9 @@ use crate::model::draft::Draft;
 use crate::model::event::{Event, RowRef, SourceRef};
 use crate::model::jobs::Liveness;
 use crate::model::keys::Key;
+use crate::model::rules;
 use crate::model::sources::{INITIAL_STATUS, SourceTable};
+use crate::model::transform::Permission;
 
 /// A Parquet file that is to join a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +60,7 @@ impl Draft<'_> {
     }
 
     fn add_run(&mut self, table: TableId, run: &NewRun) -> Result<RunId> {
+        self.require_fresh(&run.path)?;
         let id = self
             .state
             .tables
@@ -72,6 +75,19 @@ impl Draft<'_> {
             bytes: run.bytes,
         })?;
         Ok(id)
+    }
+
+    /// Requires that a file cannot have been cleaned up, as one that its writer slept over may be.
+    fn require_fresh(&self, path: &str) -> Result<()> {
+        match rules::file_is_fresh(path, self.at) {
+            Permission::Allowed => Ok(()),
+            Permission::Denied => Err(Error::new(
+                Code::WriteConflict,
+                format!("file \"{path}\" is too old to join a table"),
+            )
+            .with_detail("Its writer was stopped for so long that it may have been cleaned up.")
+            .with_hint("Run the statement again; nothing was changed.")),
+        }
     }
 
     /// Requires that a table is still the one that a statement read, and no other of its name.
@@ -259,6 +275,7 @@ impl Draft<'_> {
                 "the runs changed while they were merged",
             ));
         }
+        self.require_fresh(&new.path)?;
         let run = self
             .state
             .tables

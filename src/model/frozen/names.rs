@@ -10,7 +10,7 @@ use crate::model::event::ObjectKind;
 use crate::model::lineage::Lineage;
 use crate::model::queue::Queue;
 use crate::model::sources::{SourceTable, TableDef};
-use crate::model::state::{Dropped, Object, State, Transform};
+use crate::model::state::{Dropped, Object, State, Transform, Turn};
 use crate::model::tokens::{AccessToken, Role, Validity};
 use crate::model::transform::{TransformDef, TransformVersion};
 use crate::time::Timestamp;
@@ -28,6 +28,9 @@ pub struct Catalog {
     /// The digest of the newest commit, as 16 hexadecimal digits.
     #[serde(default)]
     pub head: Option<String>,
+    /// The statement that commits next, and until when others wait for it.
+    #[serde(default)]
+    turn: Option<(String, i64)>,
     /// The last job.
     pub last_job: u64,
     /// The last token.
@@ -117,6 +120,10 @@ impl Catalog {
             at: state.at.0,
             store: state.lineage.store.as_deref().map(str::to_owned),
             head: state.lineage.head.map(|head| format!("{head:016x}")),
+            turn: state
+                .turn
+                .as_ref()
+                .map(|turn| (turn.holder.to_string(), turn.expires_at.0)),
             last_job: state.last_job.0,
             last_token: state.last_token.0,
             next_table: state.next_table.0,
@@ -130,6 +137,15 @@ impl Catalog {
             objects: objects.collect(),
             tokens: state.tokens.iter().map(FrozenToken::of).collect(),
         }
+    }
+
+    /// The statement that commits next.
+    pub(super) fn turn(&self) -> Option<Turn> {
+        let (holder, expires_at) = self.turn.as_ref()?;
+        Some(Turn {
+            holder: holder.as_str().into(),
+            expires_at: Timestamp(*expires_at),
+        })
     }
 
     /// What is known of the commits that led to the state.
