@@ -119,6 +119,12 @@ enum Task {
     /// Make, list and revoke the tokens with which requests to a server show who sends them
     #[command(subcommand)]
     Token(serve::TokenTask),
+    /// Put the time of a store right that a machine with a wrong clock moved into the future
+    ///
+    /// Such a store was made by a release that did not refuse wrong clocks: no lease in it ends and
+    /// no retry starts before that moment. One commit moves the time, and the leases and pauses
+    /// that were given since, back to the present. Does nothing where nothing is wrong.
+    Repair,
     /// Check every rule of the store, and report each break of one
     ///
     /// Reads the whole ledger and changes nothing. The exit code is 1 where a rule is broken.
@@ -290,6 +296,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
             }
             serve::token(&open(&store).await?, &actor(&store), task).await
         }
+        Some(Task::Repair) => tasks::repair(&open(&store).await?, &actor(&store)).await,
         Some(Task::Check) => tasks::check(store_url(&store)).await,
         Some(Task::Demo(args)) => tasks::demo(&store, args).await,
         Some(Task::Bench(args)) => tasks::bench(args).await,

@@ -21,7 +21,7 @@ pub mod run;
 mod standing;
 pub mod store;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod upkeep;
 
 use std::collections::VecDeque;
@@ -120,7 +120,7 @@ impl Ledger {
             store: store.clone(),
             clock: clock.clone(),
             limits: Arc::clone(&limits),
-            standing: Standing::new(opened.head, asked_at),
+            standing: Standing::new(opened.state.version, opened.head, asked_at),
             state: opened.state,
             guard,
             published: Arc::clone(&published),

@@ -13,11 +13,13 @@ use tokio::sync::watch;
 use super::log::note;
 use super::{BenchArgs, CANCELLED, DemoArgs, StoreArgs, WorkArgs};
 use crate::bench::{self, Scale, check_scale};
+use crate::chance;
 use crate::demo::story::{Setting, tell};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Code, Error, Result};
 use crate::ledger::check;
 use crate::ledger::store::{Absent, Store, StoreOptions};
+use crate::model::draft::Author;
 use crate::repl::progress;
 use crate::session::reference::markdown;
 use crate::worker::{End, WorkOptions, Worked};
@@ -134,6 +136,25 @@ pub(super) fn worker_name() -> String {
         name => name,
     };
     format!("{host}/{}", std::process::id())
+}
+
+/// Puts the time of a store right.
+pub(super) async fn repair(engine: &Engine, actor: &str) -> Result<ExitCode> {
+    let ledger = engine.ledger();
+    let author = Author {
+        actor: actor.into(),
+        statement_id: chance::id(ledger.now()).to_string().into(),
+    };
+    let text = match ledger.repair(author).await? {
+        None => "nothing to repair: the newest commit does not lie in the future\n".to_owned(),
+        Some(before) => {
+            let now = ledger.seen().at;
+            format!("the time of the store was {before}; it is {now} from here on\n")
+        }
+    };
+    print(&text)?;
+    engine.close().await;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Checks every rule of a store, also of one that does not open.

@@ -127,7 +127,7 @@ impl Report {
 pub async fn check(store: &Store) -> Result<Report> {
     let mut attempt = 1;
     loop {
-        match check_once(store).await {
+        match check_once(store, attempt == ATTEMPTS_MAX).await {
             Err(error) if error.code() == Code::SnapshotGone && attempt < ATTEMPTS_MAX => {
                 attempt += 1;
             }
@@ -136,16 +136,16 @@ pub async fn check(store: &Store) -> Result<Report> {
     }
 }
 
-async fn check_once(store: &Store) -> Result<Report> {
+async fn check_once(store: &Store, settled: bool) -> Result<Report> {
     let mut report = Report::default();
-    let state = check_commits(store, &mut report).await?;
+    let state = check_commits(store, settled, &mut report).await?;
     check_runs(store, &state, &mut report).await?;
     check_outputs(store, &state, &mut report).await?;
     Ok(report)
 }
 
 /// Replays everything and compares the checkpoints; returns the newest state that is known.
-async fn check_commits(store: &Store, report: &mut Report) -> Result<State> {
+async fn check_commits(store: &Store, settled: bool, report: &mut Report) -> Result<State> {
     for entry in store.list("ledger").await? {
         if codec::commit_version(&entry.path).is_none() {
             report.add(Severity::Note, &entry.path, "no commit has this name");
@@ -154,7 +154,10 @@ async fn check_commits(store: &Store, report: &mut Report) -> Result<State> {
     let mut checkpoints: BTreeSet<Version> =
         checkpoint::versions(store).await?.into_iter().collect();
     let files = history::events_files(store, Version(u64::MAX)).await?;
-    let mut replay = Replay::default();
+    let mut replay = Replay {
+        settled,
+        ..Replay::default()
+    };
     for file in &files {
         replay.file(store, file, &mut checkpoints, report).await?;
     }
@@ -187,6 +190,8 @@ struct Replay {
     next: Version,
     /// Whether no commit was missing or broken so far; after one, rules say nothing.
     whole: bool,
+    /// Whether what is missing has been looked for again.
+    settled: bool,
 }
 
 impl Default for Replay {
@@ -195,6 +200,7 @@ impl Default for Replay {
             state: State::default(),
             next: Version(1),
             whole: true,
+            settled: false,
         }
     }
 }
@@ -208,6 +214,10 @@ impl Replay {
         report: &mut Report,
     ) -> Result<()> {
         if file.from != self.next {
+            // Compacted between two listings, perhaps: then another look finds it.
+            if !self.settled {
+                return Err(gone(&codec::commit_path(self.next)));
+            }
             let missing = codec::commit_path(self.next);
             let last = file.from.0 - 1;
             report.error(

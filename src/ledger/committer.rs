@@ -191,14 +191,15 @@ impl Committer {
         loop {
             // Taken before the questions: their answers may be old when they are read.
             let asked_at = self.clock.running();
-            self.read_newer().await?;
+            let known = self.state.clone();
+            let read = self.read_newer().await;
             let grace = self.limits.ledger_grace;
             let version = self.state.version;
             let stands = self.standing.ask(&self.store, version, asked_at, grace);
             match stands.await? {
-                Stands::Yes => return Ok(()),
+                Stands::Yes => return read,
                 // What is newer than the checkpoint is read like everything else.
-                Stands::No => self.reopen().await?,
+                Stands::No => self.reopen(known).await?,
             }
         }
     }
@@ -232,18 +233,21 @@ impl Committer {
         let mut state = self.state.clone();
         codec::replay(&mut state, version, version, &events)?;
         self.state = state;
-        self.standing.moved(stamp);
+        self.standing.moved(version, stamp);
         self.maintenance.committed(&self.state, size, events.rows());
         Ok(())
     }
 
     /// Goes on from the newest checkpoint, where commits were cleaned up that were not read yet.
-    async fn reopen(&mut self) -> Result<()> {
+    /// What was read since is thrown away: it may be what nobody should read.
+    async fn reopen(&mut self, known: State) -> Result<()> {
+        self.state = known;
         let asked_at = self.clock.running();
         let mut opened = standing::reopened(&self.store, &self.state).await?;
         opened.state.ran = Arc::clone(&self.state.ran);
         self.maintenance.reopened(&opened);
-        self.standing = Standing::new(opened.head.take(), asked_at);
+        let version = opened.state.version;
+        self.standing = Standing::new(version, opened.head.take(), asked_at);
         self.state = opened.state;
         Ok(())
     }
@@ -382,7 +386,7 @@ impl Committer {
             events,
         } = round;
         self.state = state;
-        self.standing.moved(stamp);
+        self.standing = Standing::new(version, Some(stamp), asked);
         self.publish();
         let size = encoded.bytes.len() as u64;
         self.maintenance.committed(&self.state, size, events);

@@ -125,12 +125,41 @@ pub async fn events_files(store: &Store, up_to: Version) -> Result<Vec<EventsFil
     history.retain(|file| file.to <= up_to);
     let mut files = chain(&history);
     let reached = reach(&files);
-    files.extend(
-        ledger
-            .into_iter()
-            .filter(|file| file.from > reached && file.to <= up_to),
-    );
+    let newer = ledger.into_iter();
+    let newer = newer.filter(|file| file.from > reached && file.to <= up_to);
+    for file in newer {
+        let before = reach(&files);
+        fill(store, &mut files, before, Version(file.from.0 - 1)).await?;
+        files.push(file);
+    }
+    if up_to < Version(u64::MAX) {
+        let before = reach(&files);
+        fill(store, &mut files, before, up_to).await?;
+    }
     Ok(files)
+}
+
+/// Asks by their names for the commits that a listing beside a writer has passed over.
+async fn fill(
+    store: &Store,
+    files: &mut Vec<EventsFile>,
+    before: Version,
+    last: Version,
+) -> Result<()> {
+    for version in (before.0 + 1..=last.0).map(Version) {
+        let path = codec::commit_path(version);
+        // One that is not there was compacted meanwhile, or is lost: whoever reads says so.
+        if let Some(bytes) = store.size(&path).await? {
+            files.push(EventsFile {
+                path,
+                bytes,
+                from: version,
+                to: version,
+                modified: Timestamp::default(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Writes the history files that are due: those of commits up to `up_to` that fill one.

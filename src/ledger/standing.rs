@@ -25,11 +25,16 @@ use crate::model::transform::Permission;
 /// its own. Files are deleted after the whole of it; the rest is for requests under way.
 const TRUSTED_SHARE: u32 = 10;
 
-/// The newest commit that a process knows, and since when it is known to be there.
+/// Which file is the commit of a version.
+type Commit = (Version, Stamp);
+
+/// The newest commit of which a process knows that it stands, and when it asked last.
 #[derive(Debug, Clone)]
 pub(super) struct Standing {
-    /// Which file it is; `None` where there is no commit, or its file was not there.
-    head: Option<Stamp>,
+    /// `None` where there is no commit, or its file was not there.
+    anchor: Option<Commit>,
+    /// The newest one that was read since, which is true only if the anchor still stands.
+    newest: Option<Commit>,
     /// The reading of the running clock before the store was asked last.
     asked_at: Duration,
 }
@@ -54,16 +59,26 @@ pub(super) enum Fate {
 
 impl Standing {
     /// Of a store that has just been opened.
-    pub(super) fn new(head: Option<Stamp>, asked_at: Duration) -> Self {
-        Self { head, asked_at }
+    pub(super) fn new(version: Version, head: Option<Stamp>, asked_at: Duration) -> Self {
+        let anchor = head.map(|stamp| (version, stamp));
+        Self {
+            newest: anchor.clone(),
+            anchor,
+            asked_at,
+        }
     }
 
-    /// Notes a newer commit, of which it is known that it stands.
-    pub(super) fn moved(&mut self, head: Stamp) {
-        self.head = Some(head);
+    /// Notes a newer commit. Whether it is one is known when the store has been asked.
+    pub(super) fn moved(&mut self, version: Version, stamp: Stamp) {
+        self.newest = Some((version, stamp));
     }
 
-    /// Asks whether the newest known commit is there. `now` is a reading of the running clock.
+    /// Asks whether the anchor still stands; then what was read since is true, and the newest of
+    /// it is the anchor from now on.
+    ///
+    /// # Arguments
+    /// * `version`: the newest that was read.
+    /// * `now`: a reading of the running clock, from before it was read.
     ///
     /// # Errors
     /// `SG7002 store-unavailable`.
@@ -76,20 +91,24 @@ impl Standing {
     ) -> Result<Stands> {
         let away = now.saturating_sub(self.asked_at);
         if !store.is_near() && away < grace / TRUSTED_SHARE {
+            self.anchor.clone_from(&self.newest);
             return Ok(Stands::Yes);
         }
-        let stands = match &self.head {
-            Some(head) => store.stamp(&codec::commit_path(version)).await?.as_ref() == Some(head),
-            // Before the first commit there is nothing that could stand: a past must be absent.
+        let stands = match &self.anchor {
+            Some((version, stamp)) => {
+                store.stamp(&codec::commit_path(*version)).await?.as_ref() == Some(stamp)
+            }
+            // There is nothing that could stand: a past that was cleaned up must be absent.
             None => checkpoint::newest(store)
                 .await?
                 .is_none_or(|newest| newest <= version),
         };
-        if stands {
-            self.asked_at = now;
-            return Ok(Stands::Yes);
+        if !stands {
+            return Ok(Stands::No);
         }
-        Ok(Stands::No)
+        self.asked_at = now;
+        self.anchor.clone_from(&self.newest);
+        Ok(Stands::Yes)
     }
 }
 

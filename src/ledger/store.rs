@@ -41,7 +41,7 @@ use crate::ledger::local::{self, Staging};
 use crate::time::Timestamp;
 
 use blocking::blocking;
-use place::{Medium, Place};
+use place::{Dates, Medium, Place};
 use scanned::Scanned;
 
 pub use file::{Entry, Found, Put, PutNew, Stamp};
@@ -211,7 +211,7 @@ impl Store {
                 registry_url: place::registry_url(&text)?,
                 objects,
                 medium: match answers {
-                    Answers::Certain => Medium::Memory,
+                    Answers::Certain => Medium::Memory(Dates::Simulated),
                     Answers::Doubtful => Medium::Remote,
                 },
                 patience: Patience::default(),
@@ -229,7 +229,7 @@ impl Store {
     pub fn local_path(&self) -> Option<&FilePath> {
         match &self.inner.medium {
             Medium::Local { root, .. } => Some(root),
-            Medium::Memory | Medium::Remote => None,
+            Medium::Memory(_) | Medium::Remote => None,
         }
     }
 
@@ -251,7 +251,7 @@ impl Store {
 
     /// Whether asking the store which file has a name costs next to nothing.
     pub fn is_near(&self) -> bool {
-        matches!(self.inner.medium, Medium::Local { .. } | Medium::Memory)
+        matches!(self.inner.medium, Medium::Local { .. } | Medium::Memory(_))
     }
 
     /// The files for reading. Its paths are the paths inside the store, without a base prefix.
@@ -300,7 +300,7 @@ impl Store {
                 })
                 .await
             }
-            Medium::Memory => match self.create(&location, &bytes).await {
+            Medium::Memory(_) => match self.create(&location, &bytes).await {
                 Ok(stamp) => Ok(Put::Created(stamp)),
                 Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::AlreadyExists),
                 Err(error) => Err(unavailable("write", path, error)),
@@ -424,7 +424,7 @@ impl Store {
                     pending_bytes: 0,
                 }
             }
-            Medium::Memory | Medium::Remote => {
+            Medium::Memory(_) | Medium::Remote => {
                 let objects = Arc::clone(&self.inner.objects);
                 writer::Sink::Remote(
                     BufWriter::with_capacity(objects, location, writer::PART_BYTES)
@@ -459,7 +459,7 @@ impl Store {
                     Err(error) => Err(unavailable("read", path, error)),
                 }
             }
-            Medium::Memory | Medium::Remote => {
+            Medium::Memory(_) | Medium::Remote => {
                 self.again(path, "read", || self.whole(&location)).await
             }
         }
@@ -477,7 +477,7 @@ impl Store {
                 Err(error) if absent(&error) => Ok(None),
                 Err(error) => Err(unavailable("read", path, error)),
             },
-            Medium::Memory | Medium::Remote => {
+            Medium::Memory(_) | Medium::Remote => {
                 let meta = self.again(path, "read", || {
                     self.in_time(0, self.inner.objects.head(&location))
                 });
@@ -504,8 +504,10 @@ impl Store {
                 let second_put = SecondPut::Refused;
                 Ok(Some(Probe { at, second_put }))
             }
-            Medium::Memory => Ok(None),
-            Medium::Remote => self.probe_remote().await.map(Some),
+            Medium::Memory(Dates::Machine) => Ok(None),
+            Medium::Memory(Dates::Simulated) | Medium::Remote => {
+                self.probe_remote().await.map(Some)
+            }
         }
     }
 
@@ -620,7 +622,7 @@ impl Store {
                 let root = root.clone();
                 blocking("sweep", "", move || local::sweep(&root, before)).await
             }
-            Medium::Memory | Medium::Remote => Ok(0),
+            Medium::Memory(_) | Medium::Remote => Ok(0),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::model::transform::{TransformDef, TransformKind};
 use crate::time::Timestamp;
 
 /// A store and everything that was ever committed to it.
-pub(super) struct World {
+pub(crate) struct World {
     pub store: Store,
     pub state: State,
     pub now: Timestamp,
@@ -97,20 +97,20 @@ impl World {
     }
 }
 
-pub(super) async fn memory() -> Store {
+pub(crate) async fn memory() -> Store {
     Store::open("memory://", &StoreOptions::default())
         .await
         .unwrap()
 }
 
-pub(super) fn author(actor: &str, statement: &str) -> Author {
+pub(crate) fn author(actor: &str, statement: &str) -> Author {
     Author {
         actor: actor.into(),
         statement_id: statement.into(),
     }
 }
 
-pub(super) fn table_def(key_type: KeyType) -> TableDef {
+pub(crate) fn table_def(key_type: KeyType) -> TableDef {
     let column = |name: &str, data_type: &str| ColumnDef {
         name: name.to_owned(),
         data_type: data_type.to_owned(),
@@ -128,7 +128,7 @@ pub(super) fn table_def(key_type: KeyType) -> TableDef {
     }
 }
 
-pub(super) fn transform_def(table: &str, from: &[&str], to: &[&str]) -> TransformDef {
+pub(crate) fn transform_def(table: &str, from: &[&str], to: &[&str]) -> TransformDef {
     let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
     TransformDef {
         table: table.to_owned(),
@@ -148,9 +148,14 @@ pub(super) fn transform_def(table: &str, from: &[&str], to: &[&str]) -> Transfor
     }
 }
 
+/// The columns of [`table_def`] as they are in a run.
+pub(crate) fn schema_of_table() -> arrow::datatypes::SchemaRef {
+    merge::schema(&table_def(KeyType::Text)).unwrap()
+}
+
 /// A run with a row of `(key, length of key)` for each key.
-pub(super) async fn real_run(store: &Store, table: &str, keys: &[&str]) -> NewRun {
-    let schema = merge::schema(&table_def(KeyType::Text)).unwrap();
+pub(crate) async fn real_run(store: &Store, table: &str, keys: &[&str]) -> NewRun {
+    let schema = schema_of_table();
     let path = run_path(table, Timestamp(1_700_000_000_000_000));
     let mut writer = RunWriter::open(store, &path, Arc::clone(&schema), "id")
         .await
@@ -169,7 +174,7 @@ pub(super) async fn real_run(store: &Store, table: &str, keys: &[&str]) -> NewRu
 }
 
 /// Changes one byte in the middle of a file.
-pub(super) async fn flip(store: &Store, path: &str, place: impl Fn(usize) -> usize) {
+pub(crate) async fn flip(store: &Store, path: &str, place: impl Fn(usize) -> usize) {
     let mut bytes = store.get(path).await.unwrap().unwrap().to_vec();
     let place = place(bytes.len());
     bytes[place] ^= 0x01;

@@ -79,6 +79,15 @@ pub(super) struct Place {
     pub medium: Medium,
 }
 
+/// By whose clock files in memory are dated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dates {
+    /// This machine's: no other process sees them, so there is nothing to compare.
+    Machine,
+    /// That of a simulation.
+    Simulated,
+}
+
 /// What decides how a put is made durable and how far its answer can be trusted.
 #[derive(Debug)]
 pub(super) enum Medium {
@@ -88,7 +97,7 @@ pub(super) enum Medium {
         known: Arc<KnownFolders>,
     },
     /// The answer to a put is the truth.
-    Memory,
+    Memory(Dates),
     /// The answer to a put may be lost, or be about an earlier attempt of the same put.
     Remote,
 }
@@ -218,7 +227,7 @@ fn open_memory(text: &str, url: &Url) -> Result<Place> {
         url: url.clone(),
         registry_url: registry_url(&identity)?,
         objects: prefixed(memory, below),
-        medium: Medium::Memory,
+        medium: Medium::Memory(Dates::Machine),
     })
 }
 
