@@ -155,6 +155,10 @@ impl SnapshotRows for Jobs {
         self.state.jobs.len()
     }
 
+    fn counted_by(&self) -> Option<&'static str> {
+        Some("job_id")
+    }
+
     fn column(&self, column: usize, rows: Range<usize>) -> ArrayRef {
         let name = JOBS.get(column).map_or("", |column| column.name);
         let state = &self.state;
