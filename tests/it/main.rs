@@ -4,6 +4,7 @@
 
 mod architecture;
 mod binary;
+mod claims;
 mod codes;
 mod commands;
 mod contention;
