@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod kept;
 pub mod keys;
 pub mod locks;
+pub mod outputs;
 pub mod queue;
 pub mod rules;
 mod scheduling;

@@ -1,8 +1,8 @@
 //! Outcomes of statements that came with an idempotency key, for as long as their keys count.
 //!
 //! Invariant: at every version there are exactly the outcomes whose keys count, by the time of
-//! commits and by what the outcome itself says. So a replay, a checkpoint and every process have the
-//! same ones.
+//! commits and by what the outcome itself says. So a replay, a checkpoint and every process have
+//! the same ones.
 
 use std::borrow::Cow;
 use std::sync::Arc;

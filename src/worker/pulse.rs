@@ -420,12 +420,13 @@ mod tests {
             self.roster.groups.insert(job, kept);
         }
 
-        fn jobs_due(&self, second: u32) -> Vec<u64> {
+        #[track_caller]
+        fn due(&self, second: u32, expected: &[u64]) {
             let round = self.roster.round(self.at(second));
             let reports = round.iter().flat_map(|round| &round.reports);
             let mut jobs: Vec<u64> = reports.map(|report| report.job.0).collect();
             jobs.sort_unstable();
-            jobs
+            assert_eq!(jobs, expected);
         }
 
         fn told(&mut self, group: usize) -> Vec<Stop> {
@@ -444,14 +445,14 @@ mod tests {
         bench.group(2, 60, 5);
         bench.group(3, 60, 15);
         bench.group(4, 86_400, 0);
-        assert_eq!(bench.jobs_due(19), []);
-        assert_eq!(bench.jobs_due(20), [1, 2]);
+        bench.due(19, &[]);
+        bench.due(20, &[1, 2]);
         let round = bench.roster.round(bench.at(20)).unwrap();
         assert_eq!(round.patience, SECOND * 40);
         bench.roster.renewed(&round, Vec::new());
-        assert_eq!(bench.jobs_due(34), []);
+        bench.due(34, &[]);
         // From there on all beat together.
-        assert_eq!(bench.jobs_due(35), [1, 2, 3]);
+        bench.due(35, &[1, 2, 3]);
     }
 
     #[test]
@@ -461,15 +462,15 @@ mod tests {
         bench.group(2, 600, 0);
         let round = bench.roster.round(bench.at(20)).unwrap();
         bench.roster.failed(&round, bench.at(20), SECOND);
-        assert_eq!(bench.jobs_due(20), []);
-        assert_eq!(bench.jobs_due(21), [1]);
+        bench.due(20, &[]);
+        bench.due(21, &[1]);
         bench.roster.lapse(bench.at(59));
         assert_eq!(bench.told(0), []);
         bench.roster.lapse(bench.at(60));
         bench.roster.lapse(bench.at(61));
         assert_eq!(bench.told(0), [Stop::Group(StopReason::LeaseLost)]);
         assert_eq!(bench.told(1), []);
-        assert_eq!(bench.jobs_due(61), []);
+        bench.due(61, &[]);
     }
 
     #[test]

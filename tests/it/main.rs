@@ -13,6 +13,7 @@ mod embedding;
 mod files;
 mod flight;
 mod normalise;
+mod outputs;
 mod reference;
 mod selections;
 mod server;
