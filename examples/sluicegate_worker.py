@@ -21,8 +21,9 @@ Whatever it raises fails the source; Failed gives the failure a code to select b
 
 What is guaranteed: a source is held by its lease while the function runs, and heartbeats renew
 it. A report carries the fencing token, so that of a worker which was away too long is refused and
-changes nothing. Reports have idempotency keys, so one whose answer was lost is sent again and
-counts once. On SIGTERM and SIGINT the sources at hand are finished and the others handed back.
+changes nothing. Claims and reports have idempotency keys, so one whose answer was lost is sent
+again: the claim is answered with the same jobs, the report counts once. Where somebody cancels a
+job, Source.check() raises within some seconds. On SIGTERM and SIGINT the sources at hand are finished and the others handed back.
 """
 
 import http.client
@@ -51,6 +52,8 @@ PAUSE = 0.2
 PAUSE_MAX = 5.0
 # Seconds until an empty queue is looked at again.
 POLL = 1.0
+# Seconds until it is looked again whether somebody cancelled what runs.
+WATCH = 1.0
 
 
 class Error(Exception):
@@ -260,9 +263,7 @@ class Worker:
             [self.name, self.transform, self.claim],
             key=str(uuid.uuid4()),
         )
-        # Where the answer of a claim was lost, its repetition tells counts only; those jobs wait
-        # until their leases are over.
-        sources = [Source(server, row) for row in rows if "job_id" in row]
+        sources = [Source(server, row) for row in rows]
         with self._lock:
             self._held.update({source.job_id: source for source in sources})
         return sources
@@ -318,25 +319,26 @@ class Worker:
         self._log(source, done if taken else "refused: its lease was lost")
 
     def _beat(self, server, lease, ended):
-        """Renews the leases of all that is held, three times per lease."""
-        answered = time.monotonic()
-        while not ended.wait(lease / 3):
+        """Renews the leases of all that is held, three times per lease, and looks in between
+        whether somebody cancelled something."""
+        answered = asked = time.monotonic()
+        while not ended.wait(min(lease / 3, WATCH)):
             with self._lock:
                 held = list(self._held.values())
+            now = time.monotonic()
             if not held:
-                answered = time.monotonic()
+                answered = asked = now
                 continue
-            pairs = ", ".join(f"({source.job_id}, {source.token})" for source in held)
-            asked = time.monotonic()
             try:
-                rows = server.sql(
-                    "SELECT column1 AS job, heartbeat(column1, column2) AS beat "
-                    f"FROM (VALUES {pairs})"
-                )
-                beats = {row["job"]: row["beat"] for row in rows}
+                if now - asked < lease / 3:
+                    self._look(server, held)
+                    continue
+                asked = now
+                beats = self._renew(server, held)
                 answered = asked
             except Exception as error:  # Without this thread every lease would run out unseen.
                 print(f"heartbeats could not be sent: {error}", file=sys.stderr, flush=True)
+                asked = answered
                 # After a whole lease without an answer others may have the sources.
                 if time.monotonic() - answered < lease:
                     continue
@@ -345,6 +347,24 @@ class Worker:
                 beat = beats.get(source.job_id, "stale")
                 source.cancelled |= beat == "cancel-requested"
                 source.lost |= beat == "stale"
+
+    def _renew(self, server, held):
+        pairs = ", ".join(f"({source.job_id}, {source.token})" for source in held)
+        rows = server.sql(
+            "SELECT column1 AS job, heartbeat(column1, column2) AS beat "
+            f"FROM (VALUES {pairs})"
+        )
+        return {row["job"]: row["beat"] for row in rows}
+
+    def _look(self, server, held):
+        jobs = ", ".join(str(source.job_id) for source in held)
+        rows = server.sql(
+            "SELECT job_id, token FROM jobs WHERE cancel_requested_at IS NOT NULL "
+            f"AND ended_at IS NULL AND job_id IN ({jobs})"
+        )
+        cancelled = {(row["job_id"], row["token"]) for row in rows}
+        for source in held:
+            source.cancelled |= (source.job_id, source.token) in cancelled
 
     def _log(self, source, text):
         print(f"job {source.job_id} of {source.source_id}: {text}", file=sys.stderr, flush=True)

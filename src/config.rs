@@ -71,6 +71,9 @@ pub struct Limits {
     /// How often a worker that has nothing to do looks for jobs. Chosen: a job waits a quarter of a
     /// second at most, at the cost of four small reads of the store per second and worker.
     pub worker_poll: Duration,
+    /// How often a worker looks whether somebody cancelled what it runs. Chosen: whoever cancels
+    /// still watches when the command ends, at the cost of one small read per second and worker.
+    pub worker_watch: Duration,
     /// How often in a row a worker tries to claim while the store does not answer, with pauses
     /// that grow by `worker_poll` each time.
     pub worker_retries_max: u32,
@@ -149,6 +152,7 @@ impl Default for Limits {
             log_bytes_max: 16 << 20,
             kill_grace: Duration::from_secs(5),
             worker_poll: Duration::from_millis(250),
+            worker_watch: Duration::from_secs(1),
             worker_retries_max: 20,
             shutdown_wait: Duration::from_secs(30),
             statement_timeout: Duration::from_secs(3600),

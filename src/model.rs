@@ -19,6 +19,7 @@ pub mod kept;
 pub mod keys;
 pub mod lineage;
 pub mod locks;
+pub mod outputs;
 pub mod queue;
 mod repair;
 pub mod rules;

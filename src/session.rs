@@ -34,7 +34,7 @@ mod yielding;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch, StructArray};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
@@ -43,19 +43,19 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{collect, execute_stream};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as SyntaxTree;
-use datafusion::sql::sqlparser::ast::Query;
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query};
 use futures::StreamExt;
 use uuid::Uuid;
 
-use crate::error::{Code, Error, Result};
-use crate::functions::effect::{EffectFunction, Need};
+use crate::error::{Code, Error, Position, Result};
+use crate::functions::effect::{EffectFunction, Need, Signature};
 use crate::ledger::Ledger;
 use crate::ledger::checkpoint::Written;
 use crate::model::draft::Author;
 use crate::model::state::State;
 use crate::session::bound_table::BoundTable;
 use crate::session::catalog::{Sight, state_over};
-use crate::session::core::Core;
+use crate::session::core::{Core, Procedure};
 use crate::session::effect_node::action::{EffectTarget, check_effect_rows};
 use crate::session::effect_node::constant::constant_calls;
 use crate::session::effect_node::planning::{
@@ -73,7 +73,7 @@ use crate::tables::columns::ints;
 pub use describe::{Description, Prepared};
 pub use gate::Access;
 pub use names::{FunctionKind, FunctionName, Names, TableName};
-pub use replay::TakenBack;
+pub use replay::{Repetition, TakenBack};
 pub use script::{ScriptStatement, split_statements};
 pub use sink::OutcomeCount;
 pub use statement::{StatementKind, kind_of};
@@ -115,9 +115,8 @@ pub struct Reply {
     pub summary: Vec<OutcomeCount>,
     /// What the user should know beside the rows.
     pub notes: Vec<String>,
-    /// Whether this is the outcome of an earlier statement with the same idempotency key. Its
-    /// rows are how often each effect function ended in which way.
-    pub replayed: bool,
+    /// Whether this is the outcome of an earlier statement with the same idempotency key.
+    pub repetition: Repetition,
 }
 
 impl std::fmt::Debug for Reply {
@@ -368,20 +367,8 @@ impl Session {
                     args,
                     position,
                 } => {
-                    let state = self.over(&running.state, &running.tables);
-                    let args = procedure_arguments(&state, signature, &args, position).await?;
-                    for (parameter, column) in signature.parameters.iter().zip(args.columns()) {
-                        if parameter.need == Need::Required && column.is_null(0) {
-                            return Err(signature.argument_error(format!(
-                                "argument \"{}\" of {} is NULL",
-                                parameter.name, signature.name
-                            )));
-                        }
-                    }
-                    let mut known = self.core.procedures.iter();
-                    let procedure = known
-                        .rfind(|one| one.signature().name == signature.name)
-                        .ok_or_else(|| Error::bug("a known procedure is not there"))?;
+                    let (procedure, args) =
+                        self.procedure(&running, signature, &args, position).await?;
                     let (text, most) = (running.text.clone(), running.rows_max);
                     let rows = procedure.call(self, text, args, most).await?;
                     let version = self.ledger().seen().version.0;
@@ -446,6 +433,30 @@ impl Session {
                 Err(Error::bug("the gate let a statement through"))
             }
         }
+    }
+
+    /// A procedure and the arguments of its call.
+    async fn procedure(
+        &self,
+        running: &Running,
+        signature: &'static Signature,
+        args: &[Option<SqlExpr>],
+        position: Option<Position>,
+    ) -> Result<(Arc<dyn Procedure>, StructArray)> {
+        let state = self.over(&running.state, &running.tables);
+        let args = procedure_arguments(&state, signature, args, position).await?;
+        for (parameter, column) in signature.parameters.iter().zip(args.columns()) {
+            if parameter.need == Need::Required && column.is_null(0) {
+                return Err(signature.argument_error(format!(
+                    "argument \"{}\" of {} is NULL",
+                    parameter.name, signature.name
+                )));
+            }
+        }
+        let mut known = self.core.procedures.iter();
+        let procedure = known.rfind(|one| one.signature().name == signature.name);
+        let procedure = procedure.ok_or_else(|| Error::bug("a known procedure is not there"))?;
+        Ok((Arc::clone(procedure), args))
     }
 
     fn commit_target(&self, running: &Running) -> EffectTarget {
@@ -730,6 +741,6 @@ fn reply(
         rows_affected,
         summary,
         notes: Vec::new(),
-        replayed: false,
+        repetition: Repetition::No,
     }
 }

@@ -12,6 +12,7 @@ pub mod local;
 pub mod log;
 mod output;
 mod process;
+pub mod pulse;
 pub mod queue;
 pub mod remote;
 mod retry;
@@ -34,6 +35,7 @@ use crate::session::core::Core;
 use crate::session::progress::{Progress, Watcher};
 use crate::worker::group::Context;
 use crate::worker::local::Local;
+use crate::worker::pulse::Pulse;
 use crate::worker::queue::{Group, Queue, Verdicts};
 
 /// When a worker ends by itself.
@@ -108,6 +110,7 @@ pub async fn work_from(
     queue.check(&options.transforms).await?;
     let worker = Worker {
         context: Context {
+            pulse: Arc::new(Pulse::start(Arc::clone(&queue))),
             queue,
             working_dir: options.working_dir.clone(),
         },
@@ -267,10 +270,10 @@ impl Worker {
             return Ok(Found::Idle);
         }
         let poll = self.limits().worker_poll;
-        let wait = due
-            .unwrap_or(Duration::MAX)
-            .clamp(Duration::from_millis(1), poll);
-        Ok(Found::Nothing(wait))
+        // What is due already, such as a job whose lease is over, could not be claimed just now:
+        // to ask for it at once would be a tight loop.
+        let wait = due.filter(|due| !due.is_zero()).unwrap_or(poll);
+        Ok(Found::Nothing(wait.clamp(Duration::from_millis(1), poll)))
     }
 
     fn tell(&self) {

@@ -22,10 +22,13 @@ SELECT started.job_id,
        END AS outcome,
        ended.error_code,
        ended.message AS error,
-       ended.uri AS output_uri
+       -- Events hold the path; the job, which ended with this attempt, has the address.
+       CASE ended.kind WHEN 'job-completed' THEN jobs.output_uri END AS output_uri
   FROM events AS started
   LEFT JOIN events AS ended
     ON ended.job_id = started.job_id
    AND ended.attempt = started.attempt
    AND ended.kind IN ('job-completed', 'job-failed', 'job-crashed', 'job-released', 'job-cancelled')
+  LEFT JOIN jobs
+    ON jobs.job_id = started.job_id
  WHERE started.kind = 'job-started'

@@ -493,7 +493,9 @@ pub static CLAIM_JOBS: Signature = Signature {
         ),
     ],
     returns: Returns::Rows,
-    doc: "Gives jobs to a worker outside: each is running and locked when the rows arrive.",
+    doc: "Gives jobs to a worker outside: each is running and locked when the rows arrive. \
+          Repeated under its idempotency key within an hour, it gives those of them again that \
+          still run.",
 };
 
 /// The procedures that `CALL` knows beside the effect functions. Open: later layers add theirs.

@@ -9,6 +9,7 @@
 //! is changed between the judgement and the use is not caught: whoever can make links below a
 //! root has that machine's files anyway.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -18,6 +19,7 @@ use std::path::{Component, Path, PathBuf};
 use url::Url;
 
 use crate::error::{Code, Error, Result};
+use crate::model::outputs::{LOGS, OUTPUTS};
 
 /// Folders of a store that Sluicegate alone may write.
 const STORE_FOLDERS: [&str; 6] = [
@@ -121,11 +123,14 @@ impl Roots {
     /// Where a file or folder is that may be read. It need not exist.
     ///
     /// # Arguments
-    /// `uri`: a path, `file:///path`, or a URL below that of a store that is no local folder.
+    /// `uri`: a path, `file:///path`, or a URL below that of a store that is no local folder. A
+    /// path as the ledger keeps it, such as `outputs/...`, is one of the store, unless the working
+    /// folder has such a file.
     ///
     /// # Errors
     /// `SG6001 outside-roots`; `SG6002 file-unreadable`: the text is no path or URL of a file.
     pub fn resolve(&self, uri: &str) -> Result<Place> {
+        let uri = &*self.with_store(uri)?;
         if let Some(path) = self.in_store(uri)? {
             return Ok(Place::Store(path));
         }
@@ -142,6 +147,7 @@ impl Roots {
     /// # Errors
     /// Those of [`Roots::resolve`].
     pub fn permit(&self, uri: &str) -> Result<String> {
+        let uri = &*self.with_store(uri)?;
         if self.in_store(uri)?.is_some() {
             return Ok(uri.to_owned());
         }
@@ -225,6 +231,19 @@ impl Roots {
             Some(path) if !path.split('/').any(dots) => Ok(Some(path.to_owned())),
             Some(_) | None => Err(self.outside(uri)),
         }
+    }
+
+    /// A path that the ledger keeps, with the store before it.
+    fn with_store<'a>(&self, uri: &'a str) -> Result<Cow<'a, str>> {
+        if ![OUTPUTS, LOGS].iter().any(|folder| uri.starts_with(folder)) || self.path(uri)?.exists()
+        {
+            return Ok(Cow::Borrowed(uri));
+        }
+        Ok(match (&self.remote, &self.store) {
+            (Some(url), _) => Cow::Owned(format!("{url}{uri}")),
+            (None, Some(store)) => Cow::Owned(text(uri, &store.join(uri))?),
+            (None, None) => Cow::Borrowed(uri),
+        })
     }
 
     /// The URL of a remote store, with a slash at its end.
@@ -345,12 +364,19 @@ mod tests {
         fn new() -> Self {
             let top = TempDir::new().unwrap();
             let at = |name: &str| top.path().join(name);
-            for folder in ["work/a b", "work-two", "secret", "store/ledger"] {
+            for folder in [
+                "work/a b",
+                "work/logs",
+                "work-two",
+                "secret",
+                "store/ledger",
+            ] {
                 fs::create_dir_all(at(folder)).unwrap();
             }
             for file in [
                 "work/f.xml",
                 "work/a b/g.xml",
+                "work/logs/here",
                 "work-two/f",
                 "secret/f",
                 "store/s",
@@ -388,6 +414,11 @@ mod tests {
             ("./a b/../f.xml", Ok("work/f.xml")),
             ("@/work/f.xml", Ok("work/f.xml")),
             ("@/store/s", Ok("store/s")),
+            ("outputs/t/1/1/x", Ok("store/outputs/t/1/1/x")),
+            ("logs/1/1.log", Ok("store/logs/1/1.log")),
+            ("logs/here", Ok("work/logs/here")),
+            ("outputs/../../secret/f", outside),
+            ("tables/x", Ok("work/tables/x")),
             ("in/g.xml", Ok("work/a b/g.xml")),
             ("new/file.xml", Ok("work/new/file.xml")),
             ("f.xml/below", Ok("work/f.xml/below")),
@@ -470,6 +501,9 @@ mod tests {
             place("s3://bucket/store/in/a.xml"),
             Ok(Place::Store("in/a.xml".to_owned()))
         );
+        let output = Place::Store("outputs/t/1/1/x".to_owned());
+        assert_eq!(place("outputs/t/1/1/x"), Ok(output));
+        assert_eq!(place("outputs/../../x"), Err(Code::OutsideRoots));
         for uri in [
             "s3://bucket/store-two/a",
             "s3://bucket/store/../a",

@@ -21,7 +21,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use crate::error::{Code, Error, Result};
-use crate::id::{RunId, Slot, Version};
+use crate::id::{JobId, RunId, Slot, Version};
 use crate::ledger::checkpoint;
 use crate::ledger::codec;
 use crate::ledger::errors::gone;
@@ -30,6 +30,7 @@ use crate::ledger::store::Store;
 use crate::model::columns::EventsReader;
 use crate::model::compare::difference;
 use crate::model::keys::Key;
+use crate::model::outputs::{kept, output_path, path_in_store};
 use crate::model::sources::{RowLiveness, Run, SourceTable};
 use crate::model::state::State;
 
@@ -466,14 +467,13 @@ fn check_keys(
 
 /// Outputs of completed jobs that are in the store itself.
 async fn check_outputs(store: &Store, state: &State, report: &mut Report) -> Result<()> {
-    let base = format!("{}/", store.url().as_str().trim_end_matches('/'));
+    let url = store.url().as_str();
     let uris = state.jobs.iter().zip(1_u64..).filter_map(|(job, id)| {
         let uri = job.extra.as_ref()?.output_uri.as_deref()?;
-        Some((
-            id,
-            uri.strip_prefix(&base)
-                .or_else(|| uri.strip_prefix("outputs/").map(|_| uri))?,
-        ))
+        let transform = state.transforms.get(&job.transform)?;
+        let own = output_path(&transform.name, JobId(id), job.attempt);
+        let kept = kept(url, uri);
+        Some((id, path_in_store(&kept, &own)?.to_owned()))
     });
     let mut uris = uris.peekable();
     if uris.peek().is_none() {
@@ -484,9 +484,10 @@ async fn check_outputs(store: &Store, state: &State, report: &mut Report) -> Res
     for (id, path) in uris {
         let folder = format!("{}/", path.trim_end_matches('/'));
         let inside = there.range(folder.as_str()..).next();
-        let found = there.contains(path) || inside.is_some_and(|file| file.starts_with(&folder));
+        let found =
+            there.contains(path.as_str()) || inside.is_some_and(|file| file.starts_with(&folder));
         if !found {
-            report.error(path, format!("the output of job {id} is missing"));
+            report.error(&path, format!("the output of job {id} is missing"));
         }
     }
     Ok(())

@@ -107,7 +107,7 @@ columns! {
     Outcome = "outcome", Dictionary, "Why it was refused, in one word.";
     ErrorCode = "error_code", Dictionary, "The class of the error.";
     Message = "message", Text, "The error, the reason, or the statement's text.";
-    Uri = "uri", Text, "The output of the attempt, or the path of the run.";
+    Uri = "uri", Text, "The output: a path, where it is in the store. Or the path of the run.";
     Rows = "rows", Int, "Rows of the run.";
     Bytes = "bytes", Int, "Bytes of the run.";
     Params = "params", Dictionary, "The job's parameters, or an idempotency key.";

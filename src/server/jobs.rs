@@ -27,6 +27,7 @@ use crate::functions::files::Place;
 use crate::id::{JobId, Slot, TableId, Token};
 use crate::ledger::store::Store;
 use crate::model::event::AttemptRef;
+use crate::model::outputs::{address, log_path, output_path};
 use crate::model::rules;
 use crate::model::transform::Permission;
 use crate::server::App;
@@ -36,7 +37,7 @@ use crate::server::request::plain_coding;
 use crate::server::sql::{Handled, json_answer, query_of};
 use crate::session::Access;
 use crate::session::source_rows::{URI, source_rows};
-use crate::tables::operations::{LOG_BYTES_MAX, OUTPUT_FILES_MAX, log_path, output_path};
+use crate::tables::operations::{LOG_BYTES_MAX, OUTPUT_FILES_MAX};
 
 /// Bytes of one piece of a file that is sent.
 const PIECE_BYTES: usize = 1 << 20;
@@ -262,8 +263,8 @@ pub(super) async fn put_output(
     // Bodies take a while: whoever has lost the attempt, or the token, stores nothing.
     let still = async || Attempt::of(&app, &headers, &id, raw.as_deref()).await;
     store_body(&app, &path, body, bytes_max, still).await?;
-    let root = app.core.public_url.trim_end_matches('/');
-    let stored = json!({"uri": format!("{root}/{path}"), "folder": format!("{root}/{folder}")});
+    let root = &app.core.public_url;
+    let stored = json!({"uri": address(root, &path), "folder": address(root, &folder)});
     Ok(json_answer(StatusCode::OK, &stored))
 }
 

@@ -22,7 +22,7 @@ use crate::server::request::SqlRequest;
 use crate::server::statements::{Kept, Outcome, Record, StatementState, cancelled};
 use crate::session::parser::parse;
 use crate::session::statement::Statement;
-use crate::session::{Description, ExecuteOptions, StatementKind, TakenBack, kind_of};
+use crate::session::{Description, ExecuteOptions, Repetition, StatementKind, TakenBack, kind_of};
 
 /// Rows on their way.
 pub(super) type Rows = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -34,17 +34,6 @@ pub(super) struct Answer {
     pub repetition: Repetition,
     /// Of the statement that acted, which is an earlier one for a repetition.
     pub statement_id: Arc<str>,
-}
-
-/// Whether a statement ran, or the outcome of an earlier one is told again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repetition {
-    /// It ran.
-    No,
-    /// It did not; these are the rows of the first answer.
-    Rows,
-    /// It did not; the rows are gone, and these say how its effects ended.
-    Summary,
 }
 
 /// A statement that runs.
@@ -285,17 +274,18 @@ impl Run {
         let mut answer = Answer {
             schema: reply.schema,
             rows: Box::pin(reply.batches.map(|batch| Ok(batch?))),
-            repetition: Repetition::No,
+            repetition: reply.repetition,
             statement_id: reply.statement_id,
         };
-        if reply.replayed {
-            answer.repetition = Repetition::Summary;
+        if answer.repetition == Repetition::Summary {
             let first = self.app.registry.get(&answer.statement_id, &caller.actor);
             if let Some(kept) = first.ok().and_then(|first| first.kept()) {
                 answer.repetition = Repetition::Rows;
                 answer.schema = Arc::clone(&kept.schema);
                 answer.rows = stored(&kept);
             }
+        }
+        if answer.repetition != Repetition::No {
             self.record.repeats(&answer.statement_id, answer.repetition);
         }
         Ok(answer)

@@ -20,10 +20,9 @@ use crate::server::request::{
     Patience, Query, SqlRequest, idempotency_key, of_query, patience, read,
 };
 use crate::server::rows::{Encoder, body};
-use crate::server::run::{
-    GetAllowed, Placed, Repetition, Run, cancel_run, check_rows, placed, stored,
-};
+use crate::server::run::{GetAllowed, Placed, Run, cancel_run, check_rows, placed, stored};
 use crate::server::statements::{Origin, Record, StatementState, expired};
+use crate::session::Repetition;
 
 /// The longest header of JSON, in bytes. Chosen: half of what common clients take of all headers.
 const HEADER_MAX: usize = 4096;

@@ -18,8 +18,7 @@ use uuid::Uuid;
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::server::problem::{Effects, Problem};
-use crate::server::run::Repetition;
-use crate::session::{OutcomeCount, StatementKind};
+use crate::session::{OutcomeCount, Repetition, StatementKind};
 use crate::time::{Clock, Timestamp};
 
 /// Characters that are kept of the text of a statement. Chosen: ample for what people write; what

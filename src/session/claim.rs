@@ -1,25 +1,40 @@
 //! `CALL claim_jobs(...)`: jobs for workers outside.
+//!
+//! A claim that is repeated under its idempotency key is answered with its jobs again, on every
+//! server and after a crash: a worker whose answer was lost goes on with them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
-use arrow::datatypes::{Field, Int64Type, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray, UInt64Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::physical_plan::collect;
 
 use crate::error::{Error, Result};
 use crate::functions::effect::{CLAIM_JOBS, Signature};
-use crate::id::{JobId, Slot, TableId, TransformId};
+use crate::id::{JobId, Slot, TableId, Token, TransformId};
 use crate::model::decide::Report;
 use crate::model::draft::Draft;
-use crate::model::state::Dropped;
-use crate::model::transform::TransformKind;
-use crate::session::Session;
+use crate::model::event::AttemptRef;
+use crate::model::kept::KeptStatement;
+use crate::model::rules;
+use crate::model::state::{Dropped, State};
+use crate::model::transform::{Permission, TransformKind};
+use crate::session::catalog::state_over;
 use crate::session::core::{Core, Procedure};
 use crate::session::effect_node::action::check_effect_rows;
+use crate::session::effect_node::planning::plan_statement;
+use crate::session::names::literal;
+use crate::session::parser::parse;
 use crate::session::sink::StatementText;
 use crate::session::source_rows::{json_rows, whole_sources};
+use crate::session::statement::Statement;
+use crate::session::{Session, query_tree};
 use crate::tables::columns::{ints, texts, times};
+use crate::tables::events::Events;
 use crate::time::Timestamp;
 
 /// The procedure.
@@ -67,8 +82,6 @@ impl Procedure for ClaimJobs {
         let max = max
             .is_valid(0)
             .then(|| max.as_primitive::<Int64Type>().value(0));
-        let with_rows = args.column(3).as_boolean();
-        let with_rows = with_rows.is_valid(0) && with_rows.value(0);
         let limit = session.core().ledger.limits().claim_jobs_max;
         let max = match usize::try_from(max.unwrap_or(1)) {
             Ok(max) if max <= limit => max,
@@ -87,29 +100,7 @@ impl Procedure for ClaimJobs {
                 let started = draft.claim_jobs(&worker, &transforms, max)?;
                 let claimed: Vec<Claimed> = started
                     .iter()
-                    .filter_map(|one| {
-                        let state = draft.state();
-                        let job = state.job(one.attempt.job)?;
-                        let transform = state.transforms.get(&one.transform)?;
-                        Some(Claimed {
-                            report: Report {
-                                job: one.attempt.job,
-                                token: one.attempt.token,
-                            },
-                            place: (job.table, job.slot),
-                            attempt: u64::from(one.attempt.attempt),
-                            transform: Arc::clone(&transform.name),
-                            transform_version: u64::from(transform.version.number),
-                            table: Arc::clone(&state.tables.get(&job.table)?.name),
-                            source: state.key(job.table, job.slot)?.to_string(),
-                            params: job
-                                .extra
-                                .as_ref()
-                                .and_then(|e| e.params.as_deref())
-                                .map(Into::into),
-                            expires_at: one.expires_at,
-                        })
-                    })
+                    .filter_map(|one| Claimed::of(draft.state(), one.attempt))
                     .collect();
                 if !draft.is_empty() {
                     let summary = format!(
@@ -122,24 +113,114 @@ impl Procedure for ClaimJobs {
             })
             .await?;
         let claimed = committed.reply;
-        if !with_rows {
-            return rows(&claimed, None);
+        let shown = shown(session.core(), &claimed, &args).await;
+        if shown.is_err() {
+            // Nobody would work on them until their leases are over.
+            let reports: Vec<Report> = claimed.iter().map(|one| one.report).collect();
+            let handed_back = ledger.commit(author, move |draft| {
+                reports
+                    .iter()
+                    .try_for_each(|report| draft.hand_back(*report).map(drop))
+            });
+            handed_back.await?;
         }
-        match sources_of(session.core(), &claimed).await {
-            Ok(sources) => rows(&claimed, Some(&sources)),
-            Err(error) => {
-                // Nobody would work on them until their leases are over.
-                let reports: Vec<Report> = claimed.iter().map(|one| one.report).collect();
-                let handed_back = ledger.commit(author, move |draft| {
-                    reports
-                        .iter()
-                        .try_for_each(|report| draft.hand_back(*report).map(drop))
-                });
-                handed_back.await?;
-                Err(error)
-            }
+        shown
+    }
+
+    /// Of the attempts that the first call started, those that still run: nobody can work on the
+    /// others. Which they are follows from the events of the commit.
+    async fn again(
+        &self,
+        session: &Session,
+        kept: &KeptStatement,
+        args: StructArray,
+    ) -> Result<Option<RecordBatch>> {
+        let core = session.core();
+        let started = started(core, kept).await?;
+        let state = core.ledger.snapshot().await?;
+        let claimed = started
+            .into_iter()
+            .filter_map(|attempt| Claimed::of(&state, attempt));
+        let claimed: Vec<Claimed> = claimed.collect();
+        shown(core, &claimed, &args).await.map(Some)
+    }
+}
+
+impl Claimed {
+    /// What the worker of an attempt needs to know; `None` where the attempt does not run.
+    fn of(state: &State, attempt: AttemptRef) -> Option<Self> {
+        let job = state.job(attempt.job)?;
+        match rules::report_is_live(job, attempt) {
+            Permission::Allowed => {}
+            Permission::Denied => return None,
+        }
+        let params = job.extra.as_ref().and_then(|extra| extra.params.as_deref());
+        Some(Self {
+            report: Report {
+                job: attempt.job,
+                token: attempt.token,
+            },
+            place: (job.table, job.slot),
+            attempt: u64::from(attempt.attempt),
+            transform: Arc::clone(&state.transforms.get(&job.transform)?.name),
+            transform_version: u64::from(job.transform_version),
+            table: Arc::clone(&state.tables.get(&job.table)?.name),
+            source: state.key(job.table, job.slot)?.to_string(),
+            params: params.map(Into::into),
+            expires_at: job.expires_at,
+        })
+    }
+}
+
+/// The attempts that a statement started, in their order.
+async fn started(core: &Core, kept: &KeptStatement) -> Result<Vec<AttemptRef>> {
+    let store = core.ledger.store().clone();
+    let events = Events::of_commit(store, core.store_url.clone(), kept.version);
+    let sight = core.sight(core.ledger.seen());
+    let extra: Vec<(String, Arc<dyn TableProvider>)> =
+        vec![("commit_events".to_owned(), Arc::new(events))];
+    let session = state_over(&core.base, sight, extra);
+    let sql = format!(
+        "SELECT job_id, attempt, token FROM commit_events WHERE version = {} AND statement_id = {} \
+         AND kind = 'job-started' ORDER BY ordinal",
+        kept.version.0,
+        literal(&kept.statement_id)
+    );
+    let Statement::Query(query) = parse(&sql)?.statement else {
+        return Err(Error::bug("the events of a commit are no query"));
+    };
+    let plan = plan_statement(&session, query_tree(*query)).await?;
+    let physical = session.create_physical_plan(&plan).await?;
+    let mut started = Vec::new();
+    for batch in collect(physical, session.task_ctx()).await? {
+        let numbers = batch
+            .columns()
+            .iter()
+            .map(|column| cast(column, &DataType::UInt64))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        let numbers: Vec<&UInt64Array> =
+            numbers.iter().map(|column| column.as_primitive()).collect();
+        let [jobs, attempts, tokens] = numbers.as_slice() else {
+            return Err(Error::bug("the events of a commit have other columns"));
+        };
+        for row in 0..batch.num_rows() {
+            started.push(AttemptRef {
+                job: JobId(jobs.value(row)),
+                attempt: u16::try_from(attempts.value(row)).unwrap_or(u16::MAX),
+                token: Token(tokens.value(row)),
+            });
         }
     }
+    Ok(started)
+}
+
+/// The answer to a claim.
+async fn shown(core: &Core, claimed: &[Claimed], args: &StructArray) -> Result<RecordBatch> {
+    let with_rows = args.column(3).as_boolean();
+    if with_rows.is_null(0) || !with_rows.value(0) {
+        return rows(claimed, None);
+    }
+    rows(claimed, Some(&sources_of(core, claimed).await?))
 }
 
 /// The rows of the claimed sources, as JSON objects: the columns of the table, and the status.

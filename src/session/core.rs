@@ -18,6 +18,7 @@ use crate::functions::effect::{Procedures, Signature};
 use crate::functions::files::Roots;
 use crate::functions::pure;
 use crate::ledger::Ledger;
+use crate::model::kept::KeptStatement;
 use crate::model::state::State;
 use crate::session::Session;
 use crate::session::catalog::Sight;
@@ -44,6 +45,20 @@ pub trait Procedure: std::fmt::Debug + Send + Sync {
         args: StructArray,
         rows_max: usize,
     ) -> Result<RecordBatch>;
+
+    /// The rows of a call that was committed before, for whoever repeats it under its idempotency
+    /// key. `None` where there is nothing to tell but how often which effect ended in which way.
+    ///
+    /// # Arguments
+    /// `args`: as for [`Procedure::call`].
+    async fn again(
+        &self,
+        _session: &Session,
+        _kept: &KeptStatement,
+        _args: StructArray,
+    ) -> Result<Option<RecordBatch>> {
+        Ok(None)
+    }
 }
 
 /// An opened store with everything that sessions need.

@@ -3,21 +3,24 @@
 //!
 //! The key is part of the commit, and a commit with a key that the store has already is refused
 //! while it is decided ([`Draft::note_statement`]). So it does not matter which process, before
-//! or after a crash, a repetition reaches. A key counts for [`KEY_KEEP`]. What is kept is a
-//! summary, for the rows of the first answer are not in the ledger.
+//! or after a crash, a repetition reaches. For how long a key counts says [`KeptStatement::keep`].
+//! What is kept is a summary, for the rows of the first answer are not in the ledger; but those of
+//! a procedure may follow from it ([`Procedure::again`]).
 //!
-//! [`KEY_KEEP`]: crate::model::kept::KEY_KEEP
+//! [`Procedure::again`]: crate::session::core::Procedure::again
 //! [`Draft::note_statement`]: crate::model::draft::Draft::note_statement
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
+use datafusion::sql::sqlparser::ast::Function;
 
 use crate::error::{Code, Error, Result};
 use crate::functions::effect::CLAIM_JOBS;
 use crate::model::draft::Author;
 use crate::model::kept::{KeptStatement, digest_of};
-use crate::session::sink::{OutcomeCount, StatementText};
+use crate::session::gate::Call;
+use crate::session::sink::OutcomeCount;
 use crate::session::statement::Statement;
 use crate::session::{Reply, Session, StatementKind, Task, parser, stream_of};
 use crate::tables::columns::{ints, texts};
@@ -30,6 +33,17 @@ pub(super) fn key_of(actor: &str, key: &str) -> Arc<str> {
 
 /// The summary of a statement that was taken back.
 const TAKEN_BACK: &str = "\"taken back\"";
+
+/// Whether a statement ran, or the outcome of an earlier one is told again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repetition {
+    /// It ran.
+    No,
+    /// It did not; these are the rows of the first answer.
+    Rows,
+    /// It did not; the rows are gone, and these say how its effects ended.
+    Summary,
+}
 
 /// Whether a statement could be taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,11 +63,19 @@ struct Written {
 impl Session {
     /// Runs a statement, or answers with the outcome of the one that had its key before.
     pub(super) async fn once(&self, task: Task, statement: Statement) -> Result<Reply> {
-        let (text, kind) = (task.text.clone(), task.kind);
-        let Some(key) = text.idempotency_key.clone() else {
+        let Some(key) = task.text.idempotency_key.clone() else {
             return self.dispatch(task, statement).await;
         };
-        if let Some(reply) = self.replay(&text, &key, kind).await? {
+        let call = if let Statement::Call(function) = &statement {
+            Some(function.clone())
+        } else {
+            None
+        };
+        let first = First {
+            task: task.clone(),
+            call,
+        };
+        if let Some(reply) = self.replay(&first, &key).await? {
             return Ok(reply);
         }
         // Workers ask for jobs all the time. A claim that found none has changed nothing, and what
@@ -66,20 +88,20 @@ impl Session {
                     return Ok(reply);
                 }
                 // It found nothing to do; so must every repetition.
-                let (note, kept) = (text.clone(), Arc::clone(&key));
+                let (note, kept) = (first.task.text.clone(), Arc::clone(&key));
                 let noted = self
                     .ledger()
-                    .commit(text.author.clone(), move |draft| {
+                    .commit(note.author.clone(), move |draft| {
                         draft.note_statement(&note.sql, Some(&kept), "[]")
                     })
                     .await;
                 match noted {
                     Ok(_) => Ok(reply),
-                    Err(error) => self.replay(&text, &key, kind).await?.ok_or(error),
+                    Err(error) => self.replay(&first, &key).await?.ok_or(error),
                 }
             }
             // Another request with the key may have been first, whatever it is that failed here.
-            Err(error) => self.replay(&text, &key, kind).await?.ok_or(error),
+            Err(error) => self.replay(&first, &key).await?.ok_or(error),
         }
     }
 
@@ -107,12 +129,7 @@ impl Session {
         }
     }
 
-    async fn replay(
-        &self,
-        text: &StatementText,
-        key: &str,
-        kind: StatementKind,
-    ) -> Result<Option<Reply>> {
+    async fn replay(&self, first: &First, key: &str) -> Result<Option<Reply>> {
         let state = self.ledger().snapshot().await?;
         let Some(kept) = state.kept.get(key) else {
             return Ok(None);
@@ -121,7 +138,7 @@ impl Session {
             return Err(Error::new(Code::Cancelled, "the statement was cancelled")
                 .with_detail("Its owner took it back before it ran; nothing was changed."));
         }
-        if kept.digest != digest_of(&text.sql) {
+        if kept.digest != digest_of(&first.task.text.sql) {
             return Err(Error::new(
                 Code::KeyReused,
                 "the idempotency key was used for another statement",
@@ -132,8 +149,41 @@ impl Session {
             ))
             .with_hint("Make a new key for every statement."));
         }
-        outcome(kept, kind).map(Some)
+        let mut reply = outcome(kept, first.task.kind)?;
+        if let Some(rows) = self.rows_again(first, kept).await? {
+            reply.schema = rows.schema();
+            reply.batches = stream_of(rows.schema(), vec![rows]);
+            reply.repetition = Repetition::Rows;
+        }
+        Ok(Some(reply))
     }
+
+    /// The rows of the first answer, where they follow from the store.
+    async fn rows_again(&self, first: &First, kept: &KeptStatement) -> Result<Option<RecordBatch>> {
+        let Some(function) = &first.call else {
+            return Ok(None);
+        };
+        match self.gate.call(function)? {
+            Call::Effect(_) => Ok(None),
+            Call::Procedure {
+                signature,
+                args,
+                position,
+            } => {
+                let running = self.begin(&first.task).await?;
+                let (procedure, args) =
+                    self.procedure(&running, signature, &args, position).await?;
+                procedure.again(self, kept, args).await
+            }
+        }
+    }
+}
+
+/// What a repetition needs to know of a statement that may have run before.
+struct First {
+    task: Task,
+    /// The function, where it is a CALL.
+    call: Option<Box<Function>>,
 }
 
 /// The reply that repeats what a statement did.
@@ -163,6 +213,6 @@ fn outcome(kept: &KeptStatement, kind: StatementKind) -> Result<Reply> {
         rows_affected: written.map(|written| written.rows),
         summary,
         notes: vec!["this is the outcome of an earlier statement with the same key".to_owned()],
-        replayed: true,
+        repetition: Repetition::Summary,
     })
 }

@@ -22,6 +22,7 @@ use crate::model::decide::{
 use crate::model::draft::{Author, Draft};
 use crate::model::event::RowRef;
 use crate::model::locks::LockMode;
+use crate::model::outputs::kept;
 use crate::model::state::State;
 use crate::session::core::Core;
 use crate::session::effect_node::action::{BoundCall, EffectForecast, EffectSink, forecast_fields};
@@ -77,12 +78,13 @@ impl EffectSink for LedgerSink {
     async fn apply(&self, rows: usize, calls: Vec<BoundCall>) -> Result<Vec<ArrayRef>> {
         let patches = Patches::prepare(&self.core, &calls, rows).await?;
         let text = self.text.clone();
+        let store_url = Arc::clone(&self.core.public_url);
         let committed = self
             .core
             .ledger
             .commit(self.text.author.clone(), move |draft| {
                 let linked = patches.link(draft)?;
-                let mut run = Run::new(rows, &calls);
+                let mut run = Run::new(rows, &calls, &store_url);
                 run.all(draft, &linked)?;
                 let summary = run.counts();
                 let json = serde_json::to_string(&summary).unwrap_or_default();
@@ -245,7 +247,7 @@ impl EffectForecast for LedgerForecast {
             .ledger
             .preview(self.author.clone(), |draft| {
                 patches(draft.state(), &calls, rows)?;
-                let mut run = Run::new(rows, &calls);
+                let mut run = Run::new(rows, &calls, self.ledger.store().url().as_str());
                 run.all(draft, &[])?;
                 Ok((run.forecasts()?, run.counts()))
             })
@@ -266,16 +268,18 @@ impl EffectForecast for LedgerForecast {
 struct Run<'c> {
     rows: usize,
     calls: &'c [BoundCall],
+    store_url: &'c str,
     targets: Vec<Option<ScheduleTarget>>,
     decisions: Vec<Vec<Decision>>,
 }
 
 impl<'c> Run<'c> {
-    fn new(rows: usize, calls: &'c [BoundCall]) -> Self {
+    fn new(rows: usize, calls: &'c [BoundCall], store_url: &'c str) -> Self {
         let decisions = calls.iter().map(|_| Vec::with_capacity(rows)).collect();
         Self {
             rows,
             calls,
+            store_url,
             targets: vec![None; calls.len()],
             decisions,
         }
@@ -296,7 +300,13 @@ impl<'c> Run<'c> {
                         let target = self.targets.get_mut(index);
                         let target = target.ok_or_else(|| Error::bug("a call without a place"))?;
                         let link = linked.get(index).and_then(|rows| rows.get(row)).copied();
-                        decide(draft, call, row, target, link.flatten())?
+                        decide(
+                            draft,
+                            Args { call, row },
+                            self.store_url,
+                            target,
+                            link.flatten(),
+                        )?
                     }
                 };
                 if let Some(decisions) = self.decisions.get_mut(index) {
@@ -545,12 +555,12 @@ impl<'c> Args<'c> {
 
 fn decide(
     draft: &mut Draft<'_>,
-    call: &BoundCall,
-    row: usize,
+    args: Args<'_>,
+    store_url: &str,
     target: &mut Option<ScheduleTarget>,
     link: Option<RowRef>,
 ) -> Result<Decision> {
-    let args = Args { call, row };
+    let call = args.call;
     let text = |index: usize| args.text(index).unwrap_or_default();
     match call.function {
         EffectFunction::ScheduleJob => {
@@ -595,7 +605,7 @@ fn decide(
         EffectFunction::CompleteJob => draft.complete_job(
             args.report(),
             Completion {
-                output_uri: args.text(2),
+                output_uri: args.text(2).map(|uri| kept(store_url, uri)).as_deref(),
                 status: args.text(3),
                 row: link,
             },

@@ -38,12 +38,22 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ))
 });
 
-/// All events up to one version.
+/// All events up to one version, or at least those of it.
 #[derive(Debug)]
 pub struct Events {
     store: Store,
     store_url: ObjectStoreUrl,
     version: Version,
+    scope: Scope,
+}
+
+/// Which files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// All up to the version.
+    All,
+    /// That which holds the version.
+    Commit,
 }
 
 impl Events {
@@ -53,6 +63,15 @@ impl Events {
             store,
             store_url,
             version,
+            scope: Scope::All,
+        }
+    }
+
+    /// The events of one commit, and of those that share a file with it.
+    pub fn of_commit(store: Store, store_url: ObjectStoreUrl, version: Version) -> Self {
+        Self {
+            scope: Scope::Commit,
+            ..Self::new(store, store_url, version)
         }
     }
 
@@ -88,9 +107,15 @@ impl TableProvider for Events {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let files = events_files(&self.store, self.version)
+        let mut files = events_files(&self.store, self.version)
             .await
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
+        match self.scope {
+            Scope::All => {}
+            Scope::Commit => {
+                files.retain(|file| file.from <= self.version && self.version <= file.to);
+            }
+        }
         if files.is_empty() {
             let schema = datafusion::common::project_schema(&SCHEMA, projection)?;
             return Ok(Arc::new(EmptyExec::new(schema)));

@@ -8,6 +8,7 @@ use arrow::array::ArrayRef;
 use crate::id::{JobId, Token};
 use crate::model::jobs::{Batch, Job, JobExtra, JobState, Worker};
 use crate::model::locks::LockMode;
+use crate::model::outputs::{address, log_path, output_path, shown};
 use crate::model::state::{Dropped, State, Transform};
 use crate::model::transform::TransformKind;
 use crate::tables::columns::{ColumnDoc, ColumnType, ints, text_lists, texts, times};
@@ -22,11 +23,6 @@ const fn column(name: &'static str, column_type: ColumnType, doc: &'static str) 
     }
 }
 
-/// The path of the log of a job's last attempt, inside the store.
-pub fn log_path(job: JobId, attempt: u16) -> String {
-    format!("logs/{job}/{attempt}.log")
-}
-
 /// Bytes that are kept of the end of what a command printed. Bounded, because every job of a group
 /// keeps a copy of its own.
 pub const LOG_BYTES_MAX: usize = 64 << 10;
@@ -35,11 +31,6 @@ pub const LOG_BYTES_MAX: usize = 64 << 10;
 /// a program that runs wild.
 pub const OUTPUT_FILES_MAX: usize = 10_000;
 
-/// The folder of what an attempt writes, inside the store.
-pub fn output_path(transform: &str, job: JobId, attempt: u16) -> String {
-    format!("outputs/{transform}/{job}/{attempt}")
-}
-
 /// `jobs`: one row per job, live or final.
 #[derive(Debug)]
 pub struct Jobs {
@@ -47,7 +38,7 @@ pub struct Jobs {
     pub state: Arc<State>,
     /// The moment for which states are shown.
     pub now: Timestamp,
-    /// The store's URL, for log URIs.
+    /// The store's URL, for the addresses of outputs and logs.
     pub store_url: Arc<str>,
 }
 
@@ -126,7 +117,7 @@ const JOBS: &[ColumnDoc] = &[
     column(
         "output_uri",
         ColumnType::Text,
-        "The output of a completed job.",
+        "The output of a completed job, at the address at which the store is open.",
     ),
     column(
         "log_uri",
@@ -153,6 +144,10 @@ impl SnapshotRows for Jobs {
 
     fn len(&self) -> usize {
         self.state.jobs.len()
+    }
+
+    fn counted_by(&self) -> Option<&'static str> {
+        Some("job_id")
     }
 
     fn column(&self, column: usize, rows: Range<usize>) -> ArrayRef {
@@ -219,7 +214,13 @@ impl SnapshotRows for Jobs {
             }),
             "error_code" => extra_text(|extra| extra.error_code.as_ref()),
             "error" => extra_text(|extra| extra.error.as_ref()),
-            "output_uri" => extra_text(|extra| extra.output_uri.as_ref()),
+            "output_uri" => texts(rows.clone().map(|row| {
+                let job = state.jobs.get(row)?;
+                let uri = job.extra.as_ref()?.output_uri.as_deref()?;
+                let transform = state.transforms.get(&job.transform)?;
+                let own = output_path(&transform.name, JobId(row as u64 + 1), job.attempt);
+                Some(shown(&self.store_url, uri, &own))
+            })),
             "log_uri" => texts(rows.clone().map(|row| {
                 let job = state.jobs.get(row).filter(|job| job.attempt > 0)?;
                 // Only programs print.
@@ -228,7 +229,7 @@ impl SnapshotRows for Jobs {
                     return None;
                 }
                 let path = log_path(JobId(row as u64 + 1), job.attempt);
-                Some(format!("{}/{path}", self.store_url.trim_end_matches('/')))
+                Some(address(&self.store_url, &path))
             })),
             "cancel_requested_at" => {
                 times(jobs().map(|job| job.cancel_requested_at().unwrap_or_default()))

@@ -1,4 +1,5 @@
-//! One claimed group on its way: its rows, its executor, its heartbeats, its reports.
+//! One claimed group on its way: its rows, its executor, its reports. Its heartbeats are those of
+//! the whole worker ([`pulse`](crate::worker::pulse)).
 //!
 //! Invariants: every job of the group is reported once, or its lease is left to run out; the
 //! report of a source is one commit together with its columns, its status and its output.
@@ -8,17 +9,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::id::JobId;
-use crate::model::decide::Report;
 use crate::model::transform::TransformKind;
 use crate::worker::command::{self, CommandSpec, Outcome, Stop, StopReason};
 use crate::worker::log::MemoryLog;
-use crate::worker::queue::{Beat, Ended, Group, GroupJob, Input, Queue, Verdicts};
+use crate::worker::pulse::{Keeping, Pulse};
+use crate::worker::queue::{Ended, Group, GroupJob, Input, Queue, Verdicts};
 use crate::worker::sql;
 
 /// Outcomes that are reported in one commit at the most.
@@ -32,6 +32,8 @@ const REPORT_WAIT: Duration = Duration::from_millis(50);
 pub struct Context {
     /// Where its jobs come from and its reports go to.
     pub queue: Arc<dyn Queue>,
+    /// What renews its leases.
+    pub pulse: Arc<Pulse>,
     /// The folder in which commands run.
     pub working_dir: PathBuf,
 }
@@ -60,19 +62,11 @@ pub async fn run(
         .iter()
         .map(|job| (job.report.job, job.clone()))
         .collect();
-    let live = Arc::new(Mutex::new(by_job.clone()));
-    let (stops, stop_requests) = mpsc::channel(group.jobs.len() + 8);
+    let (keeping, stop_requests) = context.pulse.keep(&group);
     let (send, mut outcomes) = mpsc::channel(REPORTS_MAX);
     let log = Arc::new(MemoryLog::default());
-    let beating = tokio::spawn(heartbeats(
-        context.clone(),
-        Arc::clone(&live),
-        group.def.lease(),
-        stops.clone(),
-    ));
-    let beating = AbortOnDrop(beating);
     let asked = tokio::spawn({
-        let stops = stops.clone();
+        let stops = keeping.stops().clone();
         async move {
             if stop.wait_for(|stop| *stop).await.is_ok() {
                 // A closed channel means that the group has ended already.
@@ -83,7 +77,7 @@ pub async fn run(
     let asked = AbortOnDrop(asked);
     let work = execute(context, &group, Arc::clone(&log), stop_requests, send);
     let reports = {
-        let (group, by_job, live, log) = (&group, &by_job, &live, &log);
+        let (group, by_job, keeping, log) = (&group, &by_job, &keeping, &log);
         // It owns the receiver: when a report fails for good, the executor must not wait for
         // somebody to take its outcomes while the heartbeats keep the jobs for ever.
         async move {
@@ -96,7 +90,7 @@ pub async fn run(
                         Ok(None) | Err(_) => break,
                     }
                 }
-                let verdicts = report(context, group, by_job, ended, live, log).await?;
+                let verdicts = report(context, group, by_job, ended, keeping, log).await?;
                 seen(&verdicts);
             }
             Ok(())
@@ -104,7 +98,7 @@ pub async fn run(
     };
     let began = Instant::now();
     let (worked, reported) = tokio::join!(work, reports);
-    drop((beating, asked));
+    drop(asked);
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(ms, "a group ended");
     reported.and(worked)
@@ -181,67 +175,12 @@ async fn execute(
     Ok(())
 }
 
-/// Renews the leases of all that is not reported yet, three times per lease.
-async fn heartbeats(
-    context: Context,
-    live: Arc<Mutex<HashMap<JobId, GroupJob>>>,
-    lease: Duration,
-    stops: mpsc::Sender<Stop>,
-) {
-    let pause = (lease / 3).max(Duration::from_millis(10));
-    let mut last_answer = Instant::now();
-    loop {
-        tokio::time::sleep(pause).await;
-        let reports: Vec<Report> = live.lock().values().map(|job| job.report).collect();
-        if reports.is_empty() {
-            return;
-        }
-        let asked_at = Instant::now();
-        let answered = context.queue.heartbeat(reports);
-        let left = lease.saturating_sub(last_answer.elapsed());
-        let answered = match tokio::time::timeout(left, answered).await {
-            Ok(answered) => answered,
-            Err(error) => Err(Error::new(
-                Code::StoreUnavailable,
-                "the store did not answer for a lease",
-            )
-            .with_source(error)),
-        };
-        match answered {
-            Ok(answers) => {
-                last_answer = asked_at;
-                for (job, beat) in answers {
-                    let reason = match beat {
-                        Beat::Alive => continue,
-                        Beat::CancelRequested => StopReason::Cancelled,
-                        Beat::Lost => StopReason::LeaseLost,
-                    };
-                    // A report may have ended the job since the list was made.
-                    if live.lock().contains_key(&job) {
-                        // Where there is no room, the next heartbeat says it again: waiting for
-                        // room would let the leases of the others run out.
-                        let _ = stops.try_send(Stop::Job(job, reason));
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "heartbeats could not be sent");
-                // After a whole lease without an answer others may have the sources.
-                if last_answer.elapsed() >= lease {
-                    let _ = stops.send(Stop::Group(StopReason::LeaseLost)).await;
-                    return;
-                }
-            }
-        }
-    }
-}
-
 async fn report(
     context: &Context,
     group: &Group,
     by_job: &HashMap<JobId, GroupJob>,
     outcomes: Vec<(JobId, Outcome)>,
-    live: &Mutex<HashMap<JobId, GroupJob>>,
+    keeping: &Keeping,
     log: &MemoryLog,
 ) -> Result<Verdicts> {
     let prints = matches!(group.def.kind, TransformKind::Command { .. });
@@ -255,10 +194,7 @@ async fn report(
     let ended: Vec<Ended> = ended.collect();
     let reported: Vec<JobId> = ended.iter().map(|one| one.job.report.job).collect();
     let verdicts = context.queue.report(group, ended).await?;
-    let mut live = live.lock();
-    for job in reported {
-        live.remove(&job);
-    }
+    keeping.reported(&reported);
     Ok(verdicts)
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -79,6 +80,7 @@ impl Queue for Local {
     async fn claim(&self, names: &[String], turn: u64) -> Result<Option<Group>> {
         let wanted = names.to_vec();
         let worker = Arc::clone(&self.worker);
+        let asked_at = Instant::now();
         let committed = self.core.ledger.commit(self.author(), move |draft| {
             let mut ids = runnable(draft.state(), &wanted)
                 .map(|transform| transform.id)
@@ -86,7 +88,7 @@ impl Queue for Local {
             let first = usize::try_from(turn).unwrap_or(0) % ids.len().max(1);
             ids.rotate_left(first);
             for id in ids {
-                if let Some(group) = claim_group(draft, &worker, id)? {
+                if let Some(group) = claim_group(draft, &worker, id, asked_at)? {
                     return Ok(Some(group));
                 }
             }
@@ -137,6 +139,15 @@ impl Queue for Local {
             beats.collect::<Result<Vec<_>>>()
         });
         Ok(answered.await?.reply)
+    }
+
+    async fn cancelled(&self, reports: &[Report]) -> Result<Vec<JobId>> {
+        let state = self.core.ledger.snapshot().await?;
+        let asked = reports.iter().filter(|report| {
+            let job = state.job(report.job);
+            job.is_some_and(|job| job.token == report.token && job.cancel_requested_at().is_some())
+        });
+        Ok(asked.map(|report| report.job).collect())
     }
 
     async fn report(&self, group: &Group, ended: Vec<Ended>) -> Result<Verdicts> {
@@ -294,7 +305,12 @@ fn selected(transform: &Transform, names: &[String]) -> Selected {
     }
 }
 
-fn claim_group(draft: &mut Draft<'_>, worker: &str, id: TransformId) -> Result<Option<Group>> {
+fn claim_group(
+    draft: &mut Draft<'_>,
+    worker: &str,
+    id: TransformId,
+    claimed_at: Instant,
+) -> Result<Option<Group>> {
     let Some(transform) = draft.state().transforms.get(&id).map(Arc::clone) else {
         return Ok(None);
     };
@@ -324,6 +340,7 @@ fn claim_group(draft: &mut Draft<'_>, worker: &str, id: TransformId) -> Result<O
         transform: Arc::clone(&transform.name),
         def: Arc::clone(&transform.version.def),
         jobs,
+        claimed_at,
     }))
 }
 

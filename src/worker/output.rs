@@ -10,19 +10,15 @@ use bytes::Bytes;
 use crate::error::{Code, Error, Result};
 use crate::id::JobId;
 use crate::ledger::store::Store;
+use crate::model::outputs::{log_path, output_path};
 use crate::model::transform::TransformKind;
 use crate::session::core::Core;
-use crate::tables::operations::{LOG_BYTES_MAX, OUTPUT_FILES_MAX, log_path, output_path};
+use crate::tables::operations::{LOG_BYTES_MAX, OUTPUT_FILES_MAX};
 use crate::worker::queue::{Group, GroupJob};
 
 /// The folder of an attempt, as a path in the store.
 pub(super) fn folder(group: &Group, job: &GroupJob) -> String {
     output_path(&group.transform, job.report.job, job.attempt)
-}
-
-/// The same as users see it.
-fn url(core: &Core, path: &str) -> String {
-    format!("{}/{path}", core.public_url.trim_end_matches('/'))
 }
 
 /// Where a program is to write: the attempt's folder itself in a local store, else a folder of
@@ -50,7 +46,7 @@ pub(super) async fn prepare(core: &Core, group: &Group, job: &GroupJob) -> Resul
     Ok(place.display().to_string())
 }
 
-/// The URI of what a completed attempt wrote; `None` where it wrote nothing.
+/// What a completed attempt wrote, as a path in the store; `None` where it wrote nothing.
 ///
 /// # Errors
 /// `SG8005 invalid-answer`: it names an output that is not in its folder. `SG6005
@@ -67,7 +63,7 @@ pub(super) async fn link(
     let named = match named {
         // An SQL transform names a file of the store that it has written itself.
         Some(name) if matches!(group.def.kind, TransformKind::Sql { .. }) => {
-            return Ok(Some(url(core, name)));
+            return Ok(Some(name.to_owned()));
         }
         Some(name) => Some(inside(&place, name)?),
         None => None,
@@ -91,12 +87,12 @@ pub(super) async fn link(
         let _ = tokio::fs::remove_dir_all(&place).await;
     }
     match (named, files.as_slice()) {
-        (Some(inner), _) => Ok(Some(url(core, &format!("{path}/{}", inner.display())))),
+        (Some(inner), _) => Ok(Some(format!("{path}/{}", inner.display()))),
         (None, []) => {
             let _ = tokio::fs::remove_dir(&place).await;
             Ok(None)
         }
-        (None, _) => Ok(Some(url(core, &path))),
+        (None, _) => Ok(Some(path)),
     }
 }
 

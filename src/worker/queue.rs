@@ -12,6 +12,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
@@ -71,6 +72,8 @@ pub struct Group {
     pub def: Arc<TransformDef>,
     /// The jobs; never empty.
     pub jobs: Vec<GroupJob>,
+    /// When they were asked for, which is before their leases began.
+    pub claimed_at: Instant,
 }
 
 /// A group that can be worked on.
@@ -164,6 +167,12 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// # Errors
     /// Those of the store.
     async fn heartbeat(&self, reports: Vec<Report>) -> Result<Vec<(JobId, Beat)>>;
+
+    /// Which of some running attempts somebody asked to cancel. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of the store or of the way to it.
+    async fn cancelled(&self, reports: &[Report]) -> Result<Vec<JobId>>;
 
     /// Reports how jobs of a group ended.
     ///

@@ -5,13 +5,15 @@
 //! workers at the store run it, such as those of `sluicegate serve --workers`.
 //!
 //! Invariants: each claim and each report has an idempotency key and is sent again, with pauses
-//! that grow, while the server does not answer; a report that was sent twice counts once. Where a
-//! claim was made and its answer lost with the server, the leases of its jobs run out.
+//! that grow, while the server does not answer; a report that was sent twice counts once. A claim
+//! is repeated under its key until it is answered, before another is made, so no job waits for the
+//! end of its lease because an answer was lost.
 
 mod files;
 mod reports;
 mod transforms;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +22,9 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -64,6 +68,17 @@ pub struct Remote {
     files: Files,
     /// What is known of jobs that wait or run.
     left: AtomicU64,
+    /// Transforms of which some job's lease is over, although nobody has ended it: a claim does.
+    overdue: Mutex<BTreeSet<String>>,
+    unanswered: Mutex<Option<Claim>>,
+}
+
+/// A claim, from its first request to its answer.
+#[derive(Debug)]
+struct Claim {
+    of: Listed,
+    key: String,
+    asked_at: Instant,
 }
 
 impl Remote {
@@ -76,6 +91,8 @@ impl Remote {
             limits: Limits::default(),
             background: TaskTracker::new(),
             left: AtomicU64::new(0),
+            overdue: Mutex::default(),
+            unanswered: Mutex::default(),
         }
     }
 
@@ -85,15 +102,15 @@ impl Remote {
     /// How often each effect ended in which way, and the rows.
     async fn run(
         &self,
+        key: &str,
         sql: String,
         tables: Vec<(&'static str, RecordBatch)>,
     ) -> Result<(Vec<OutcomeCount>, Vec<RecordBatch>)> {
-        let key = Uuid::now_v7().to_string();
         ASKS.run(async || {
             let request = Request {
                 sql: sql.clone(),
                 tables: tables.clone(),
-                idempotency_key: Some(key.clone()),
+                idempotency_key: Some(key.to_owned()),
                 timeout: Some(REQUEST_TIMEOUT),
             };
             let mut answer = self.client.execute(request).await?;
@@ -111,27 +128,33 @@ impl Remote {
         Ok(ours.collect())
     }
 
-    /// Claims a group of one transform.
-    async fn claim_of(&self, listed: &Listed) -> Result<Option<Group>> {
+    /// Claims a group of one transform. Where no answer comes, the claim is left to be repeated.
+    async fn claim_of(&self, claim: Claim) -> Result<Option<Group>> {
         let sql = format!(
             "CALL claim_jobs({}, [{}], max => {}, rows => TRUE)",
             literal(&self.worker),
-            literal(&listed.name),
-            listed.def.group_size
+            literal(&claim.of.name),
+            claim.of.def.group_size
         );
-        let (_, claimed) = self.run(sql, Vec::new()).await?;
+        let claimed = match self.run(&claim.key, sql, Vec::new()).await {
+            Ok((_, claimed)) => claimed,
+            Err(error) => {
+                if error.retryable() {
+                    *self.unanswered.lock() = Some(claim);
+                }
+                return Err(error);
+            }
+        };
         let mut jobs = Vec::new();
         let mut replaced = false;
         for batch in claimed {
             let rows = Rows(&batch);
             for row in 0..batch.num_rows() {
-                // The counts of an answer that was lost name no jobs.
                 let (Some(job), Some(token)) = (rows.int("job_id", row), rows.int("token", row))
                 else {
-                    tracing::warn!("a claim was lost; its jobs wait until their leases are over");
-                    return Ok(None);
+                    return Err(Error::bug("a claimed job came without its id and token"));
                 };
-                replaced |= rows.int("transform_version", row) != Some(listed.version);
+                replaced |= rows.int("transform_version", row) != Some(claim.of.version);
                 jobs.push(GroupJob {
                     report: Report {
                         job: JobId(job),
@@ -153,9 +176,10 @@ impl Remote {
             return Ok(None);
         }
         Ok((!jobs.is_empty()).then(|| Group {
-            transform: listed.name.as_str().into(),
-            def: Arc::clone(&listed.def),
+            transform: claim.of.name.as_str().into(),
+            def: Arc::clone(&claim.of.def),
             jobs,
+            claimed_at: claim.asked_at,
         }))
     }
 }
@@ -176,14 +200,26 @@ impl Queue for Remote {
     }
 
     async fn claim(&self, names: &[String], turn: u64) -> Result<Option<Group>> {
+        let unanswered = self.unanswered.lock().take();
+        if let Some(claim) = unanswered
+            && let Some(group) = self.claim_of(claim).await?
+        {
+            return Ok(Some(group));
+        }
         let mut listed = self.listed(names).await?;
         let left = listed.iter().map(|one| one.waiting + one.running).sum();
         self.left.store(left, Ordering::Relaxed);
-        listed.retain(|one| one.waiting > 0);
+        let overdue = std::mem::take(&mut *self.overdue.lock());
+        listed.retain(|one| one.waiting > 0 || overdue.contains(&one.name));
         let first = usize::try_from(turn).unwrap_or(0) % listed.len().max(1);
         listed.rotate_left(first);
-        for one in &listed {
-            if let Some(group) = self.claim_of(one).await? {
+        for of in listed {
+            let claim = Claim {
+                of,
+                key: Uuid::now_v7().to_string(),
+                asked_at: Instant::now(),
+            };
+            if let Some(group) = self.claim_of(claim).await? {
                 return Ok(Some(group));
             }
         }
@@ -196,24 +232,35 @@ impl Queue for Remote {
             return Ok(None);
         }
         let names: Vec<String> = listed.iter().map(|one| literal(&one.name)).collect();
+        // Of running jobs the end of the lease counts, be it over or not.
         let sql = format!(
-            "SELECT min(CASE WHEN state = 'running' THEN expires_at ELSE run_at END) AS due, \
-             now() AS now FROM jobs WHERE ended_at IS NULL AND transform IN ({}) \
-             AND (state = 'running' OR run_at > now())",
+            "SELECT transform, min(coalesce(expires_at, run_at)) AS due, now() AS now FROM jobs \
+             WHERE ended_at IS NULL AND transform IN ({}) \
+             AND (expires_at IS NOT NULL OR run_at > now()) GROUP BY transform",
             names.join(", ")
         );
         let request = Request {
             timeout: Some(REQUEST_TIMEOUT),
             ..Request::new(sql)
         };
+        let mut first = None;
         for batch in self.client.execute(request).await?.collect().await? {
             let rows = Rows(&batch);
-            if let (Some(due), Some(now)) = (rows.micros("due", 0), rows.micros("now", 0)) {
+            for row in 0..batch.num_rows() {
+                let (Some(due), Some(now)) = (rows.micros("due", row), rows.micros("now", row))
+                else {
+                    continue;
+                };
+                if due <= now {
+                    let name = rows.text("transform", row);
+                    self.overdue.lock().extend(name);
+                }
                 let micros = u64::try_from(due.saturating_sub(now)).unwrap_or(0);
-                return Ok(Some(Duration::from_micros(micros)));
+                let wait = Duration::from_micros(micros);
+                first = Some(first.map_or(wait, |first: Duration| first.min(wait)));
             }
         }
-        Ok(None)
+        Ok(first)
     }
 
     fn left(&self, _names: &[String]) -> u64 {
@@ -261,6 +308,30 @@ impl Queue for Remote {
             }
         }
         Ok(beats)
+    }
+
+    async fn cancelled(&self, reports: &[Report]) -> Result<Vec<JobId>> {
+        let ids = || reports.iter().map(|report| report.job.0);
+        let (Some(first), Some(last)) = (ids().min(), ids().max()) else {
+            return Ok(Vec::new());
+        };
+        let sql = format!(
+            "SELECT job_id AS job, token FROM jobs WHERE job_id BETWEEN {first} AND {last} \
+             AND cancel_requested_at IS NOT NULL AND ended_at IS NULL"
+        );
+        let request = Request {
+            timeout: Some(REQUEST_TIMEOUT),
+            ..Request::new(sql)
+        };
+        let mut asked = BTreeSet::new();
+        for batch in self.client.execute(request).await?.collect().await? {
+            let rows = Rows(&batch);
+            let pair = |row| Some((rows.int("job", row)?, rows.int("token", row)?));
+            asked.extend((0..batch.num_rows()).filter_map(pair));
+        }
+        let ours = reports.iter().map(|one| (one.job.0, one.token.0));
+        let ours = ours.filter(|pair| asked.contains(pair));
+        Ok(ours.map(|(job, _)| JobId(job)).collect())
     }
 
     async fn report(&self, group: &Group, ended: Vec<Ended>) -> Result<Verdicts> {

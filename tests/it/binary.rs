@@ -68,12 +68,14 @@ pub fn lives(id: u32) -> bool {
 /// A folder with a store in it.
 pub struct Place {
     folder: TempDir,
+    store: &'static str,
 }
 
 impl Place {
     pub fn new() -> Self {
         Self {
             folder: TempDir::new().unwrap(),
+            store: "store",
         }
     }
 
@@ -83,7 +85,15 @@ impl Place {
     }
 
     pub fn store(&self) -> PathBuf {
-        self.path("store")
+        self.path(self.store)
+    }
+
+    /// Moves the store, as somebody who has a new disk does.
+    pub fn move_store(&mut self, name: &'static str) {
+        let to = self.path(name);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::rename(self.store(), to).unwrap();
+        self.store = name;
     }
 
     /// The program with this store, as it would be typed.

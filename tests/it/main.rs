@@ -4,6 +4,7 @@
 
 mod architecture;
 mod binary;
+mod claims;
 mod codes;
 mod commands;
 mod contention;
@@ -12,6 +13,7 @@ mod embedding;
 mod files;
 mod flight;
 mod normalise;
+mod outputs;
 mod reference;
 mod selections;
 mod server;

@@ -158,24 +158,58 @@ fn a_second_signal_ends_a_worker_and_its_commands_at_once() {
     place.check();
 }
 
+/// With a lease of a day a heartbeat, eight hours later, was the first to tell of the cancel.
 #[test]
-fn a_command_of_a_cancelled_job_is_killed() {
+fn a_command_of_a_cancelled_job_is_killed_whatever_its_lease() {
+    for lease in ["1 second", "1 day"] {
+        let place = Place::new();
+        one_job(&place, &format!("lease '{lease}'"), "sleep 600");
+        let mut worker = place.work(&["--until-idle", "--wait", "100"]);
+        let processes = processes_of(&place, 1);
+        place.sql("SELECT cancel_job(1)");
+        // Nothing is left to be done, so the worker ends.
+        assert_eq!(worker.end(), Some(0));
+        all_gone(processes);
+        assert_eq!(text(&job(&place), "state"), "cancelled");
+        assert_eq!(
+            story(&place)[2..],
+            ["job-cancel-requested", "job-cancelled"]
+        );
+        let docs = place.sql("SELECT status, locked FROM docs");
+        assert_eq!(text(&docs[0], "status"), "RAW");
+        assert_eq!(docs[0]["locked"], false);
+        place.check();
+    }
+}
+
+/// Groups of one worker beat together, though they were claimed one after the other.
+#[test]
+fn one_commit_renews_all_groups_of_a_worker() {
     let place = Place::new();
-    one_job(&place, "lease '1 second'", "sleep 600");
-    let mut worker = place.work(&["--until-idle", "--wait", "100"]);
-    let processes = processes_of(&place, 1);
-    place.sql("SELECT cancel_job(1)");
-    // Nothing is left to be done, so the worker ends.
-    assert_eq!(worker.end(), Some(0));
-    all_gone(processes);
-    assert_eq!(text(&job(&place), "state"), "cancelled");
-    assert_eq!(
-        story(&place)[2..],
-        ["job-cancel-requested", "job-cancelled"]
+    std::fs::write(
+        place.path("run.sh"),
+        "while ! [ -e go ]; do sleep 0.05; done",
+    )
+    .unwrap();
+    place.sql(
+        "CREATE TABLE docs (id TEXT PRIMARY KEY);
+         INSERT INTO docs (id, status) VALUES ('a', 'RAW'), ('b', 'RAW'), ('c', 'RAW');
+         CREATE TRANSFORM one ON docs FROM STATUS 'RAW' TO STATUS 'DONE'
+           WITH (lease '2 seconds') USING COMMAND 'sh run.sh {source_id}';
+         CREATE TRANSFORM two ON docs FROM STATUS 'RAW' TO STATUS 'DONE'
+           WITH (lease '3 seconds') USING COMMAND 'sh run.sh {source_id}';
+         SELECT schedule_job(CASE id WHEN 'a' THEN 'two' ELSE 'one' END, id) FROM docs",
     );
-    let docs = place.sql("SELECT status, locked FROM docs");
-    assert_eq!(text(&docs[0], "status"), "RAW");
-    assert_eq!(docs[0]["locked"], false);
+    let mut worker = place.work(&["--until-idle", "--parallel", "3"]);
+    wait_for("a round of heartbeats for all", || {
+        let rounds = place.sql(
+            "SELECT version FROM events WHERE kind = 'job-renewed'
+              GROUP BY version HAVING count(*) = 3",
+        );
+        rounds.first().map(drop)
+    });
+    std::fs::write(place.path("go"), "").unwrap();
+    assert_eq!(worker.end(), Some(0));
     place.check();
 }
 

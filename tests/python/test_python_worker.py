@@ -101,8 +101,9 @@ def test_a_worker_that_is_told_to_end_finishes_one_and_hands_back_the_rest(bench
     assert output[0][0].startswith("two words")
 
 
-def test_a_cancelled_source_ends_and_a_failure_has_its_code(bench):
-    bench.prepare(["a", "bad"], "publish")
+@pytest.mark.parametrize("lease", ["1 s", "1 day"])
+def test_a_cancelled_source_ends_and_a_failure_has_its_code(bench, lease):
+    bench.prepare(["a", "bad"], "publish", lease)
     worker = bench.slow()
     until(lambda: (bench.folder / "began-a").exists())
     bench.rows("SELECT cancel_job(job_id) FROM jobs WHERE source_id = 'a'")

@@ -156,16 +156,51 @@ def test_a_worker_that_is_told_to_end_hands_back(bench):
     assert jobs == [("available", "0", "0")]
 
 
-def test_a_cancelled_job_is_stopped(bench):
-    bench.documents(["a"])
-    bench.transform("slow", "USING COMMAND 'sh -c \"sleep 60\" {source_id}'", "WITH (lease '1 s')")
+@pytest.mark.parametrize("lease", ["1 s", "1 day"])
+def test_a_cancelled_job_is_stopped_whatever_its_lease(bench, lease):
+    bench.documents(["a", "b"])
+    options = f"WITH (lease '{lease}')"
+    bench.transform("slow", "USING COMMAND 'sh -c \"sleep 600\" {source_id}'", options)
     bench.schedule("slow")
     worker = bench.worker()
-    until(lambda: bench.server.number("SELECT count(*) FROM jobs WHERE state = 'running'") == 1)
-    bench.rows("SELECT cancel_job(job_id) FROM jobs")
-    until(lambda: bench.rows("SELECT state FROM jobs") == [("cancelled",)])
+    until(lambda: bench.server.number("SELECT count(*) FROM jobs WHERE state = 'running'") == 2)
+    bench.rows("SELECT cancel_job(job_id) FROM jobs WHERE source_id = 'a'")
+    state = "SELECT state FROM jobs WHERE source_id = '{}'"
+    until(lambda: bench.rows(state.format("a")) == [("cancelled",)])
+    assert bench.rows(state.format("b")) == [("running",)]
     worker.send_signal(signal.SIGTERM)
-    worker.communicate(timeout=60)
+    assert "1 handed-back" in worker.communicate(timeout=60)[1]
+
+
+def test_a_claim_is_answered_again_by_a_server_that_was_away(bench):
+    """An answer that was lost with its server left jobs running until their leases ended."""
+    bench.documents(["a", "b", "c"])
+    bench.transform("publish", "USING OUTSIDE WORKER", "WITH (lease '1 day')")
+    bench.schedule("publish")
+    claim = "CALL claim_jobs('w', 'publish', max => 2, rows => TRUE)"
+    first = bench.server.sql(claim, Idempotency_Key="k")
+    assert [row["source_id"] for row in first.json()] == ["a", "b"]
+    bench.server.kill()
+    bench.server = restarted(bench.server)
+    again = bench.server.sql(claim, Idempotency_Key="k")
+    assert again.headers["Sluicegate-Replayed"] == "rows"
+    assert again.json() == first.json()
+    job, token = (first.json()[0][name] for name in ("job_id", "token"))
+    assert bench.server.rows(f"SELECT complete_job({job}, {token})") == [(True,)]
+    again = bench.server.sql(claim, Idempotency_Key="k")
+    assert again.json() == first.json()[1:]
+
+
+def test_a_lease_that_nobody_ended_is_found(bench):
+    """Nobody commits but this worker, and the only job has a worker that is gone."""
+    bench.documents(["a"])
+    bench.transform("copy", "USING COMMAND 'cp {uri} {output}'", "WITH (lease '1 s')")
+    bench.schedule("copy")
+    assert len(bench.rows("CALL claim_jobs('gone', 'copy')")) == 1
+    worker = bench.worker("--until-idle", "--wait", "60")
+    told = worker.communicate(timeout=120)[1]
+    assert worker.returncode == 0, told
+    assert bench.rows("SELECT state, crashes FROM jobs") == [("completed", "1")]
 
 
 def test_a_server_that_was_away_finds_its_worker_again(bench):

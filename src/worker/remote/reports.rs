@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
 use crate::model::decide::{Outcome as Verdict, Report};
@@ -177,7 +178,10 @@ impl Remote {
 
     /// Runs a statement of reports, and tells how they ended.
     async fn counts(&self, sql: &str, rows: RecordBatch) -> Result<Verdicts> {
-        let (counts, _) = self.run(sql.to_owned(), vec![("ended", rows)]).await?;
+        let key = Uuid::now_v7().to_string();
+        let (counts, _) = self
+            .run(&key, sql.to_owned(), vec![("ended", rows)])
+            .await?;
         let mut verdicts = Verdicts::new();
         for count in counts {
             let verdict = Verdict::ALL.iter().find(|one| one.name() == count.outcome);
