@@ -22,6 +22,8 @@ mod standing;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::collections::VecDeque;

@@ -78,14 +78,13 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::StoreUrl
         | Code::StoreCorrupt
         | Code::StoreTooNew
-        | Code::StoreUnsafe
-        | Code::Bug => StatusCode::INTERNAL_SERVER_ERROR,
-        Code::TooBusy
-        | Code::StoreUnavailable
-        | Code::SnapshotGone
         | Code::StoreReplaced
-        | Code::ClockOff
-        | Code::TimeAhead => StatusCode::SERVICE_UNAVAILABLE,
+        | Code::StoreUnsafe
+        | Code::TimeAhead
+        | Code::Bug => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::TooBusy | Code::StoreUnavailable | Code::SnapshotGone | Code::ClockOff => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Code::Timeout | Code::AttemptTimeout => StatusCode::GATEWAY_TIMEOUT,
     }
 }

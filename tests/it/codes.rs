@@ -52,6 +52,16 @@ const ELSEWHERE: &[(Code, &str)] = &[
         "a reader that is too slow: tests of ledger",
     ),
     (
+        Code::StoreReplaced,
+        "a folder that is deleted: tests of ledger",
+    ),
+    (Code::ClockOff, "a wrong clock: tests of ledger, tests/sim"),
+    (
+        Code::StoreUnsafe,
+        "a bucket that takes every put: tests of ledger",
+    ),
+    (Code::TimeAhead, "a wrong clock of before: tests of ledger"),
+    (
         Code::CommandUnusable,
         "outcomes of workers: tests of worker::command",
     ),

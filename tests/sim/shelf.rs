@@ -128,6 +128,7 @@ impl Line {
     /// From now on nothing goes wrong.
     pub(crate) fn mend(&self) {
         *self.faults.lock().unwrap() = Faults::default();
+        self.stopped_until.store(0, Ordering::SeqCst);
     }
 
     /// Stops the process for some time, as Ctrl-Z does: every request, and every answer, waits.
@@ -159,7 +160,9 @@ impl Line {
             }
             let until = Duration::from_millis(self.stopped_until.load(Ordering::SeqCst));
             match until.checked_sub(self.began.elapsed()) {
-                Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
+                Some(left) if !left.is_zero() => {
+                    tokio::time::sleep(left.min(Duration::from_secs(60))).await;
+                }
                 Some(_) | None => return,
             }
         }

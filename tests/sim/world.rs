@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::actor::{Actor, Log, TABLE, TRANSFORMS};
+use super::actor::{Actor, Fact, Log, TABLE, TRANSFORMS};
 use super::judge;
 use super::process::{Process, WrongClock, limits};
 use super::shelf::{Faults, Shelf};
@@ -63,7 +63,7 @@ impl Setting {
                 ..quiet
             },
             Self::Sleepers => Faults {
-                pause: 20,
+                pause: 5,
                 pause_max: 200_000,
                 ..quiet
             },
@@ -196,22 +196,20 @@ async fn live(number: usize, shelf: Arc<Shelf>, setting: Setting, began: Instant
         _ => None,
     };
     let all = async { while actors.join_next().await.is_some_and(|one| one.is_ok()) {} };
-    match killed_after {
-        Some(after) => {
-            if timeout(after, all).await.is_err() {
-                process.kill();
-                actors.abort_all();
-            }
-        }
-        None => {
-            // When everybody else has gone, nothing goes wrong any more.
-            let patient = timeout(END_MAX * 100, all).await;
-            if patient.is_err() {
-                process.line.mend();
-                let what = "an actor waits for ever".to_owned();
-                log.note(super::actor::Fact::Wrong { what });
-            }
-        }
+    let mut all = std::pin::pin!(all);
+    let life = killed_after.unwrap_or(END_MAX * 20);
+    if timeout(life, &mut all).await.is_ok() {
+        return;
+    }
+    if killed_after.is_some() {
+        // What its requests have begun goes on; its actors end with this future.
+        return process.kill();
+    }
+    // It was stopped again and again. When nothing goes wrong any more, all must come to an end.
+    process.line.mend();
+    if timeout(END_MAX, &mut all).await.is_err() {
+        let what = format!("an actor of {} waits for ever", process.name);
+        log.note(Fact::Wrong { what });
     }
 }
 

@@ -44,17 +44,16 @@ fn rpc(code: Code) -> Rpc {
         Code::Cancelled => Rpc::Cancelled,
         Code::TooManyRows | Code::OutOfMemory | Code::TooLarge => Rpc::ResourceExhausted,
         Code::Timeout | Code::AttemptTimeout => Rpc::DeadlineExceeded,
-        Code::TooBusy
-        | Code::StoreUnavailable
-        | Code::SnapshotGone
-        | Code::StoreReplaced
-        | Code::ClockOff
-        | Code::TimeAhead => Rpc::Unavailable,
+        Code::TooBusy | Code::StoreUnavailable | Code::SnapshotGone | Code::ClockOff => {
+            Rpc::Unavailable
+        }
         Code::OutputFailed
         | Code::StoreUrl
         | Code::StoreCorrupt
         | Code::StoreTooNew
+        | Code::StoreReplaced
         | Code::StoreUnsafe
+        | Code::TimeAhead
         | Code::Bug => Rpc::Internal,
     }
 }
