@@ -1,5 +1,6 @@
 //! What people and workers do in a process, and what they were told.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,12 +55,28 @@ pub(super) enum Fact {
 pub(super) struct Log {
     began: Instant,
     facts: Mutex<Vec<Fact>>,
+    /// What each actor waits for.
+    waits: Mutex<BTreeMap<String, &'static str>>,
 }
 
 impl Log {
     pub(super) fn new(began: Instant) -> Arc<Self> {
-        let facts = Mutex::default();
-        Arc::new(Self { began, facts })
+        Arc::new(Self {
+            began,
+            facts: Mutex::default(),
+            waits: Mutex::default(),
+        })
+    }
+
+    /// What the actors of a process wait for.
+    pub(super) fn waits_of(&self, process: &str) -> String {
+        let waits = self.waits.lock().unwrap();
+        let of_process = waits.iter().filter(|(name, _)| name.starts_with(process));
+        format!("{:?}", of_process.collect::<Vec<_>>())
+    }
+
+    fn waits(&self, name: &str, what: &'static str) {
+        self.waits.lock().unwrap().insert(name.to_owned(), what);
     }
 
     fn now(&self) -> Duration {
@@ -117,7 +134,10 @@ impl Actor {
             draft.note_statement(what, None, "{}")?;
             Ok(decided)
         });
-        match committed.await {
+        self.log.waits(&self.name, what);
+        let committed = committed.await;
+        self.log.waits(&self.name, "nothing");
+        match committed {
             // Whoever was killed is not told.
             _ if self.process.killed() => None,
             Ok(committed) => {
@@ -379,9 +399,11 @@ impl Actor {
         let ledger = &self.process.ledger;
         let before = ledger.seen().version;
         let asked_at = self.log.now();
+        self.log.waits(&self.name, "snapshot");
         let Ok(state) = ledger.snapshot().await else {
             return pause(5).await;
         };
+        self.log.waits(&self.name, "nothing");
         if state.version < before {
             let what = format!("version {} after {before}", state.version);
             self.log.note(Fact::Wrong { what });
@@ -399,6 +421,7 @@ impl Actor {
             }
         }
         if chance::within(0..=9) == 0 {
+            self.log.waits(&self.name, "checkpoint");
             drop(ledger.maintenance().checkpoint().await);
         }
         pause(5).await;

@@ -168,11 +168,12 @@ async fn live(number: usize, shelf: Arc<Shelf>, setting: Setting, began: Instant
         }
     };
     let mut actors = JoinSet::new();
-    for role in ["operator", "operator", "worker", "reader"] {
+    let roles = ["operator", "operator", "worker", "reader"];
+    for (number, role) in roles.into_iter().enumerate() {
         let actor = Actor {
             process: Arc::clone(&process),
             log: Arc::clone(&log),
-            name: format!("{name}-{role}"),
+            name: format!("{name}-{number}-{role}"),
         };
         actors.spawn(async move {
             for _ in 0..ACTS {
@@ -208,7 +209,7 @@ async fn live(number: usize, shelf: Arc<Shelf>, setting: Setting, began: Instant
     // It was stopped again and again. When nothing goes wrong any more, all must come to an end.
     process.line.mend();
     if timeout(END_MAX, &mut all).await.is_err() {
-        let what = format!("an actor of {} waits for ever", process.name);
+        let what = format!("for ever waits one of {}", log.waits_of(&process.name));
         log.note(Fact::Wrong { what });
     }
 }
