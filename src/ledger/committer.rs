@@ -98,7 +98,8 @@ impl Committer {
     /// Works until the last handle of the ledger is dropped and nothing waits.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
         loop {
-            if self.waiting.is_empty() {
+            // Reads may have come during the last put.
+            if self.waiting.is_empty() && self.reads.is_empty() {
                 match inbox.recv().await {
                     Some(request) => self.take(request),
                     None => return,
