@@ -104,10 +104,7 @@ pub(super) async fn memory() -> Store {
 }
 
 pub(super) fn author(actor: &str, statement: &str) -> Author {
-    Author {
-        actor: actor.into(),
-        statement_id: statement.into(),
-    }
+    Author::new(actor, statement)
 }
 
 pub(super) fn table_def(key_type: KeyType) -> TableDef {

@@ -335,10 +335,7 @@ impl Maintenance {
             };
             let (done, committed) = oneshot::channel();
             let proposal = Proposal {
-                author: Author {
-                    actor: ACTOR.into(),
-                    statement_id: Uuid::now_v7().to_string().into(),
-                },
+                author: Author::new(ACTOR, Uuid::now_v7().to_string()),
                 decide: Box::new(move |draft| merge.decide(draft, &new)),
                 done,
             };

@@ -19,7 +19,7 @@ use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::server::problem::{Effects, Problem};
 use crate::server::run::Repetition;
-use crate::session::{OutcomeCount, StatementKind};
+use crate::session::{LockChanges, OutcomeCount, StatementKind};
 use crate::time::{Clock, Timestamp};
 
 /// Characters that are kept of the text of a statement. Chosen: ample for what people write; what
@@ -62,6 +62,7 @@ pub(super) struct Outcome {
     pub rows: Option<u64>,
     pub rows_affected: Option<u64>,
     pub summary: Vec<OutcomeCount>,
+    pub locks: LockChanges,
     pub notes: Vec<String>,
 }
 

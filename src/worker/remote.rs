@@ -95,6 +95,7 @@ impl Remote {
                 tables: tables.clone(),
                 idempotency_key: Some(key.clone()),
                 timeout: Some(REQUEST_TIMEOUT),
+                lock_tokens: Vec::new(),
             };
             let mut answer = self.client.execute(request).await?;
             let summary = std::mem::take(&mut answer.summary);
