@@ -92,7 +92,7 @@ columns! {
     JobId = "job_id", Int, "The job.";
     BatchId = "batch_id", Int, "The batch of the job.";
     Attempt = "attempt", Int, "The attempt, from 1.";
-    Token = "token", Int, "The fencing token of the attempt or lock; of the lock under which a source changed.";
+    Token = "token", Int, "The fencing token of the attempt or lock, or of the lock of a change.";
     ParentJobId = "parent_job_id", Int, "The final job that this one tries again.";
     Priority = "priority", Int, "Higher runs first.";
     RunAt = "run_at", Time, "The job does not start before.";

@@ -297,7 +297,8 @@ fn errors(function: EffectFunction) -> &'static str {
     match function {
         EffectFunction::ScheduleJob => "SG2002 where there is no such transform.",
         EffectFunction::SetStatus => {
-            "SG2001 where there is no such source table, SG5006 where it has no room for the status."
+            "SG2001 where there is no such source table, SG5006 where it has no room for another \
+             status."
         }
         EffectFunction::AcquireLock => {
             "SG2001 where the resource is in no source table and does not begin with @."

@@ -342,14 +342,13 @@ impl<'c> Run<'c> {
         });
         for (call, decisions) in of_locks {
             for (row, decision) in decisions.iter().enumerate() {
-                match decision.outcome {
-                    Outcome::Acquired => changes.acquired.extend(decision.token),
-                    Outcome::Released => {
-                        let token = Args { call, row }.int(TOKEN);
-                        let token = token.and_then(|token| u64::try_from(token).ok());
-                        changes.released.extend(token.map(Token));
-                    }
-                    _ => {}
+                if decision.outcome == Outcome::Acquired {
+                    changes.acquired.extend(decision.token);
+                }
+                if decision.outcome == Outcome::Released {
+                    let token = Args { call, row }.int(TOKEN);
+                    let token = token.and_then(|token| u64::try_from(token).ok());
+                    changes.released.extend(token.map(Token));
                 }
             }
         }

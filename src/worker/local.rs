@@ -352,15 +352,14 @@ fn decide_one(
                 },
             )?;
             // Nobody else will end the attempt.
-            match done.outcome {
-                Verdict::TooManyStatuses => draft.fail_job(
-                    one.report,
-                    Failure {
-                        code: Code::TooManyStatuses.as_str(),
-                        message: &done.reason,
-                    },
-                )?,
-                _ => done,
+            if done.outcome == Verdict::TooManyStatuses {
+                let failure = Failure {
+                    code: Code::TooManyStatuses.as_str(),
+                    message: &done.reason,
+                };
+                draft.fail_job(one.report, failure)?
+            } else {
+                done
             }
         }
         Outcome::Failed { code, message } => {
