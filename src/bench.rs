@@ -159,7 +159,7 @@ async fn locks(session: &Session, served: &Served) -> Result<Figure> {
     for _ in 0..LOCKS {
         let started = Instant::now();
         let batches = session
-            .execute("CALL acquire_lock('bench')")
+            .execute("CALL acquire_lock('@bench')")
             .await?
             .collect()
             .await?;
@@ -171,7 +171,7 @@ async fn locks(session: &Session, served: &Served) -> Result<Figure> {
             Some(column.value(0))
         });
         let token = token.ok_or_else(|| Error::bug("a lock came without its token"))?;
-        rows(session, &format!("CALL release_lock('bench', {token})")).await?;
+        rows(session, &format!("CALL release_lock('@bench', {token})")).await?;
         times.push(started.elapsed());
     }
     let mut over_http = Vec::with_capacity(LOCKS);
@@ -222,10 +222,7 @@ async fn schedule(session: &Session, jobs: u64) -> Result<Figure> {
 }
 
 async fn claim_and_complete(engine: &Engine, served: &Served, claims: Claims) -> Result<Figure> {
-    let author = || Author {
-        actor: "bench".into(),
-        statement_id: "bench".into(),
-    };
+    let author = || Author::new("bench", "bench");
     let ledger = engine.ledger();
     let transform = ledger
         .seen()

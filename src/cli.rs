@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::engine::{Access, Engine, EngineOptions, WorkingFolder};
 use crate::error::{Code, Error, Result};
 use crate::format::Format;
+use crate::id::Token;
 use crate::repl::connection::Connection;
 use crate::repl::progress;
 use crate::repl::script::{OnError, ScriptEnd, read_script, run_script};
@@ -92,6 +93,11 @@ struct SqlArgs {
     /// Run this script; - is standard input; may be given several times
     #[arg(short = 'f', long, value_name = "FILE")]
     file: Vec<PathBuf>,
+
+    /// A lock that the statements show as their own: the token that acquire_lock gave; may be given
+    /// several times
+    #[arg(long = "lock-token", value_name = "N")]
+    lock_tokens: Vec<u64>,
 
     /// How rows are written: table, expanded, csv, json, ndjson, parquet, arrow or
     /// arrow-file
@@ -259,7 +265,9 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         return match task {
             None => {
                 let scripts = scripts(&sql)?;
-                run_sql(server::session(client).await?, sql, scripts).await
+                let session = server::session(client).await?;
+                let session = session.with_lock_tokens(lock_tokens(&sql));
+                run_sql(session, sql, scripts).await
             }
             Some(Task::Work(args)) => server::work(client, args).await,
             Some(_) => Err(
@@ -273,6 +281,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
             let scripts = scripts(&sql)?;
             let engine = open(&store).await?;
             let session = engine.session(&actor(&store)).with_watcher(progress::bar());
+            let session = session.with_lock_tokens(lock_tokens(&sql));
             let ended = run_sql(session, sql, scripts).await;
             engine.close().await;
             ended
@@ -301,6 +310,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Some(Task::Demo(args)) => tasks::demo(&store, args).await,
         Some(Task::Bench(args)) => tasks::bench(args).await,
     }
+}
+
+fn lock_tokens(args: &SqlArgs) -> impl Iterator<Item = Token> {
+    args.lock_tokens.iter().copied().map(Token)
 }
 
 fn store_url(args: &StoreArgs) -> &str {

@@ -23,6 +23,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::error::{Code, Error, Result};
+use crate::id::Token;
 
 pub use answer::{Answer, Batches};
 
@@ -69,6 +70,8 @@ pub struct Request {
     pub idempotency_key: Option<String>,
     /// How long the whole answer may take; none: as long as the connection lives.
     pub timeout: Option<Duration>,
+    /// Locks that it shows as its own.
+    pub lock_tokens: Vec<Token>,
 }
 
 impl Request {
@@ -139,7 +142,14 @@ impl Client {
     /// # Errors
     /// Those of the statement; `SG7002 store-unavailable`: the server does not answer.
     pub async fn execute(&self, request: Request) -> Result<Answer> {
-        let statement = json!({ "sql": request.sql }).to_string();
+        let mut statement = json!({ "sql": request.sql });
+        if !request.lock_tokens.is_empty()
+            && let Some(fields) = statement.as_object_mut()
+        {
+            let tokens = request.lock_tokens.iter().map(|token| token.0);
+            fields.insert("lock_tokens".to_owned(), tokens.collect());
+        }
+        let statement = statement.to_string();
         let (content_type, body) = match request.tables.as_slice() {
             [] => ("application/json".to_owned(), statement.into_bytes()),
             tables => form(&statement, tables)?,

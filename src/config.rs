@@ -56,6 +56,14 @@ pub struct Limits {
     /// Crashes after which a job is discarded, for it may be what takes its workers down. Fewer use
     /// up no attempt.
     pub crashes_max: u16,
+    /// How often a job may be handed back and wait again at once; then it pauses as after failures.
+    /// Chosen: workers that are started anew with each release hand back that often in a bad hour.
+    pub hand_backs_free: u16,
+    /// Times that a job is handed back, with the last of which it is discarded. Chosen: a slow
+    /// group may get through a few of its sources at a time, a day of pauses later nobody will.
+    pub hand_backs_max: u16,
+    /// Locks that one request may show. Chosen: as many as a statement takes in a selection.
+    pub lock_tokens_max: usize,
     /// Jobs that one `claim_jobs` call may ask for.
     pub claim_jobs_max: usize,
     /// Bytes of one file that `read_text` and the `content` column read.
@@ -145,6 +153,9 @@ impl Default for Limits {
             lease: Duration::from_secs(60),
             lease_max: Duration::from_secs(7 * 24 * 3600),
             crashes_max: 5,
+            hand_backs_free: 5,
+            hand_backs_max: 1_000,
+            lock_tokens_max: 100_000,
             claim_jobs_max: 100_000,
             file_bytes_max: 64 << 20,
             list_files_max: 10_000_000,

@@ -4,7 +4,11 @@
 //! that leaves the crate is an [`Error`]. A code never changes its meaning. Each code has a page
 //! under `src/error/`, which `sluicegate explain SG1001` prints.
 
+mod nearest;
+
 use std::fmt;
+
+pub use nearest::nearest;
 
 /// The result of everything public in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -102,6 +106,7 @@ codes! {
     Timeout = "SG5003", Limit, "timeout", "57014";
     TooLarge = "SG5004", Limit, "too-large", "54000";
     Contended = "SG5005", Conflict, "contended", "40001";
+    TooManyStatuses = "SG5006", Limit, "too-many-statuses", "54000";
     OutsideRoots = "SG6001", Denied, "outside-roots", "42501";
     FileUnreadable = "SG6002", NotFound, "file-unreadable", "58P01";
     NotXml = "SG6003", Input, "not-xml", "2200M";

@@ -26,5 +26,7 @@ pub mod rules;
 mod scheduling;
 pub mod sources;
 pub mod state;
+#[cfg(test)]
+mod testing;
 pub mod tokens;
 pub mod transform;

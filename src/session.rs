@@ -15,6 +15,7 @@ pub mod effect_node;
 mod embedding;
 mod errors;
 pub mod gate;
+mod held;
 pub mod names;
 pub mod parameters;
 pub mod parser;
@@ -49,6 +50,7 @@ use uuid::Uuid;
 
 use crate::error::{Code, Error, Position, Result};
 use crate::functions::effect::{EffectFunction, Need, Signature};
+use crate::id::Token;
 use crate::ledger::Ledger;
 use crate::ledger::checkpoint::Written;
 use crate::model::draft::Author;
@@ -63,6 +65,7 @@ use crate::session::effect_node::planning::{
     run_constant,
 };
 use crate::session::gate::{Call, Gate};
+use crate::session::held::Held;
 use crate::session::parameters::Parameters;
 use crate::session::progress::Watcher;
 use crate::session::sink::{Done, LedgerForecast, LedgerSink, StatementText};
@@ -72,6 +75,7 @@ use crate::tables::columns::ints;
 
 pub use describe::{Description, Prepared};
 pub use gate::Access;
+pub use held::LockChanges;
 pub use names::{FunctionKind, FunctionName, Names, TableName};
 pub use replay::{Repetition, TakenBack};
 pub use script::{ScriptStatement, split_statements};
@@ -95,6 +99,8 @@ pub struct ExecuteOptions {
     pub rows_max: Option<usize>,
     /// Rows that came with it, as tables that no other statement sees.
     pub tables: Vec<BoundTable>,
+    /// Locks that it shows as its own, beside those that the session was given.
+    pub lock_tokens: Vec<Token>,
 }
 
 /// The answer to one statement. What it changed is durable when this is there.
@@ -113,6 +119,8 @@ pub struct Reply {
     pub rows_affected: Option<u64>,
     /// How often each effect function ended in which way.
     pub summary: Vec<OutcomeCount>,
+    /// The locks that it acquired and released.
+    pub locks: LockChanges,
     /// What the user should know beside the rows.
     pub notes: Vec<String>,
     /// Whether this is the outcome of an earlier statement with the same idempotency key.
@@ -146,13 +154,16 @@ impl Reply {
     }
 }
 
-/// One user's connection to a store. Clones share their settings.
+/// One program's connection to a store. Clones share their settings, and the locks that the program
+/// was given: what a session acquires is its own, and kept from every other session, of the same
+/// user as well.
 #[derive(Debug, Clone)]
 pub struct Session {
     core: Arc<Core>,
     gate: Arc<Gate>,
     actor: Arc<str>,
     options: Arc<Mutex<Option<ConfigOptions>>>,
+    locks: Held,
     watcher: Watcher,
 }
 
@@ -185,6 +196,7 @@ impl Session {
             gate: Arc::new(gate),
             actor: actor.into(),
             options: Arc::default(),
+            locks: Held::default(),
             watcher: Watcher::default(),
         }
     }
@@ -193,6 +205,14 @@ impl Session {
     #[must_use]
     pub fn with_watcher(mut self, watcher: Watcher) -> Self {
         self.watcher = watcher;
+        self
+    }
+
+    /// The same session, which also shows these locks as its own: a program that was started anew
+    /// goes on under the locks of the one before.
+    #[must_use]
+    pub fn with_lock_tokens(self, tokens: impl IntoIterator<Item = Token>) -> Self {
+        self.locks.add(tokens);
         self
     }
 
@@ -290,12 +310,19 @@ impl Session {
         for table in &options.tables {
             text = format!("{text}\n{}", table.note());
         }
-        let author = Author {
-            actor: Arc::clone(&self.actor),
-            statement_id: options
-                .statement_id
-                .unwrap_or_else(|| Uuid::now_v7().to_string().into()),
-        };
+        let (shown, most) = (
+            options.lock_tokens.len(),
+            self.ledger().limits().lock_tokens_max,
+        );
+        if shown > most {
+            let message = format!("the statement shows {shown} locks, more than {most}");
+            return Err(Error::new(Code::TooLarge, message)
+                .with_hint("Show the locks that it needs; one on a path covers all below it."));
+        }
+        let id = options.statement_id;
+        let id = id.unwrap_or_else(|| Uuid::now_v7().to_string().into());
+        let mut author = Author::new(Arc::clone(&self.actor), id);
+        author.lock_tokens = self.locks.shown(&options.lock_tokens);
         let kind = kind_of(&statement);
         let key = options.idempotency_key.filter(|_| kind.changes());
         let text = StatementText {
@@ -463,6 +490,7 @@ impl Session {
         EffectTarget::Commit(Arc::new(LedgerSink {
             core: Arc::clone(&self.core),
             text: running.text.clone(),
+            held: self.locks.clone(),
             done: Arc::clone(&running.done),
         }))
     }
@@ -728,9 +756,10 @@ fn reply(
         .as_ref()
         .map_or(running.state.version, |done| done.version);
     let Done {
+        version: _,
         summary,
         rows_affected,
-        ..
+        locks,
     } = done.unwrap_or_default();
     Reply {
         statement_id: running.text.author.statement_id,
@@ -740,6 +769,7 @@ fn reply(
         version: version.0,
         rows_affected,
         summary,
+        locks,
         notes: Vec::new(),
         repetition: Repetition::No,
     }

@@ -19,6 +19,8 @@ What it keeps for you:
   happens once. After an answer, running the cell again is a new change. To be safe over a restart
   of the notebook as well, give a key of your own: key="reprocess-2024-06-01".
 - Values go into SQL as parameters or as tables, never by pasting text together.
+- The locks that a client acquires are its own: it shows their tokens with everything that it sends.
+  Another client, also one of yours, is kept out by them.
 
 Its limits: a result has to fit into memory (`rows_max` guards that), a statement has to end
 within `timeout` seconds, and only the sources in a DataFrame are sent, not files.
@@ -143,6 +145,8 @@ class Client:
         self.url = url.rstrip("/")
         self.token = token
         self.timeout = timeout
+        # The tokens of the locks that this client was given and has not released.
+        self.lock_tokens = set()
         # Changes that were sent and not answered: what was sent, and the key that it carried.
         self._unanswered = {}
 
@@ -350,7 +354,29 @@ class Client:
         self._unanswered.pop(content, None)
         if answer.headers.get("Idempotency-Replayed"):
             print("This had been done already; what you see is its first outcome.")
+        self._keep_locks(answer.headers)
         return answer
+
+    def _keep_locks(self, headers):
+        """Keeps the tokens of the locks that a change was given, and drops those it released."""
+        changes = json.loads(headers.get("Sluicegate-Locks") or "null")
+        summary = json.loads(headers.get("Sluicegate-Summary") or "[]")
+        ends = {(one["function"], one["outcome"]) for one in summary}
+        if changes is None and ends & {("acquire_lock", "acquired"), ("release_lock", "released")}:
+            # They were too many for a header, or the first answer is gone; the ledger has them.
+            found = self.query(
+                "SELECT kind, token FROM events WHERE statement_id = $1"
+                " AND kind IN ('lock-acquired', 'lock-released')",
+                [headers["Sluicegate-Statement-Id"]],
+            )
+            acquired = found["kind"] == "lock-acquired"
+            changes = {
+                "acquired": found["token"][acquired].tolist(),
+                "released": found["token"][~acquired].tolist(),
+            }
+        if changes:
+            self.lock_tokens.update(changes["acquired"])
+            self.lock_tokens.difference_update(changes["released"])
 
     def _send(self, sql, body, headers):
         """Sends a request, again where that is safe and may help, and returns the answer."""
@@ -358,6 +384,8 @@ class Client:
         headers = {"Accept": ARROW_STREAM, "Sluicegate-Timeout": str(self.timeout), **headers}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
+        if self.lock_tokens:
+            headers["Sluicegate-Lock-Tokens"] = ", ".join(map(str, sorted(self.lock_tokens)))
         for tried in range(1, TRIES + 1):
             request = urllib.request.Request(url, body, headers, method="POST")
             try:

@@ -99,7 +99,7 @@ CREATE TABLE IF NOT EXISTS ted_subtypes (
 -- Which subtype a standard form corresponds to. Where a column is NULL, it does not count for
 -- the form. No two rows of a form can fit the same notice.
 CREATE TABLE IF NOT EXISTS ted_standard_forms (
-  form_id TEXT,                           -- form/notice type/legal basis
+  form_id TEXT,                           -- form/notice type/legal basis, or *
   form_number TEXT,
   notice_type TEXT,
   legal_basis TEXT,
@@ -109,7 +109,7 @@ CREATE TABLE IF NOT EXISTS ted_standard_forms (
 
 -- Which suite of mappings covers which notices; eligibility.sql says how. NULL: no bound.
 CREATE TABLE IF NOT EXISTS mapping_suites (
-  suite_id TEXT,                          -- suite/version/subtype/SDK version/least XSD version
+  suite_id TEXT,                          -- suite/version/subtype/SDK version/least XSD version; or *
   mapping_suite TEXT,
   suite_version TEXT,
   kind TEXT,                              -- eforms or standard

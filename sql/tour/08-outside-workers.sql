@@ -17,7 +17,7 @@ CALL claim_jobs('robot-1', transforms => 'publish', max => 2);
 SELECT count(*) AS locked FROM notices WHERE locked;
 
 -- Nobody else can take what robot-1 holds.
-SELECT acquire_lock('notices/103-2024', owner => 'ben') AS token;
+SELECT acquire_lock('notices/103-2024') AS token;
 
 -- A heartbeat renews the lease. Where it stays away, the lease runs out, and somebody else gets
 -- the job. The worker keeps job id and token from the claim; here they come from table jobs.

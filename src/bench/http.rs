@@ -70,13 +70,13 @@ impl Served {
     /// How long it takes to acquire and release one lock.
     pub(super) async fn lock(&self) -> Result<Duration> {
         let started = Instant::now();
-        let rows = self.rows("CALL acquire_lock('bench')".to_owned()).await?;
+        let rows = self.rows("CALL acquire_lock('@bench')".to_owned()).await?;
         let token = rows.first().and_then(|rows| {
             let tokens = rows.column(0).as_primitive_opt::<Int64Type>()?;
             Some(tokens.value(0))
         });
         let token = token.ok_or_else(|| Error::bug("a lock came without its token"))?;
-        self.rows(format!("CALL release_lock('bench', {token})"))
+        self.rows(format!("CALL release_lock('@bench', {token})"))
             .await?;
         Ok(started.elapsed())
     }

@@ -141,10 +141,7 @@ pub(super) fn worker_name() -> String {
 /// Puts the time of a store right.
 pub(super) async fn repair(engine: &Engine, actor: &str) -> Result<ExitCode> {
     let ledger = engine.ledger();
-    let author = Author {
-        actor: actor.into(),
-        statement_id: chance::id(ledger.now()).to_string().into(),
-    };
+    let author = Author::new(actor, chance::id(ledger.now()).to_string());
     let text = match ledger.repair(author).await? {
         None => "nothing to repair: the newest commit does not lie in the future\n".to_owned(),
         Some(before) => {

@@ -15,7 +15,7 @@ use reqwest::header::HeaderMap;
 
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
-use crate::session::{OutcomeCount, StatementKind};
+use crate::session::{LockChanges, OutcomeCount, StatementKind};
 
 /// The answer to one statement. What it changed is durable when this is there.
 #[derive(Debug)]
@@ -28,6 +28,9 @@ pub struct Answer {
     pub rows_affected: Option<u64>,
     /// How often each effect function ended in which way.
     pub summary: Vec<OutcomeCount>,
+    /// The locks that it acquired and released; none where they are too many for a header, or an
+    /// earlier statement did it.
+    pub locks: Option<LockChanges>,
     /// What the user should know beside the rows.
     pub notes: Vec<String>,
     /// The rows.
@@ -48,6 +51,7 @@ impl Answer {
         let rows_affected = text(headers, "sluicegate-rows-affected");
         let rows_affected = rows_affected.and_then(|rows| rows.parse().ok());
         let summary = json(headers, "sluicegate-summary");
+        let locks = json(headers, "sluicegate-locks");
         let notes = json(headers, "sluicegate-notes");
         let mut rows = Batches {
             client,
@@ -64,6 +68,7 @@ impl Answer {
             kind: kind.copied().unwrap_or(StatementKind::Query),
             rows_affected,
             summary: summary.unwrap_or_default(),
+            locks,
             notes: notes.unwrap_or_default(),
             rows,
         })

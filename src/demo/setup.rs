@@ -60,7 +60,8 @@ pub fn setup_statements() -> Result<Vec<String>> {
 /// A statement with the rows of a CSV file without quotes; an empty field is NULL.
 ///
 /// # Arguments
-/// `key`: the fields that a first column joins with slashes.
+/// `key`: the fields that a first column joins with slashes. A key is a path, which has no empty
+/// part: `*` stands for an empty field.
 fn replace_into(table: &str, csv: &str, key: Option<&[usize]>) -> Result<String> {
     let mut lines = csv.lines();
     let columns = lines.next().unwrap_or_default().split(',').count();
@@ -72,7 +73,10 @@ fn replace_into(table: &str, csv: &str, key: Option<&[usize]>) -> Result<String>
                 "row {row} of the rows of {table}: {line}"
             )));
         }
-        let part = |at: &usize| fields.get(*at).copied().unwrap_or_default();
+        let part = |at: &usize| match fields.get(*at).copied() {
+            None | Some("") => "*",
+            Some(field) => field,
+        };
         let key = key.map(|key| key.iter().map(part).collect::<Vec<_>>().join("/"));
         let values = key.as_deref().into_iter().chain(fields.iter().copied());
         let values = values.map(|value| match value {
@@ -93,7 +97,7 @@ mod tests {
     #[test]
     fn rows_are_written_with_their_keys_and_nulls() {
         let sql = replace_into("t", "a,b\nx,\ny,it's\n", Some(&[0, 1])).unwrap();
-        let expected = "REPLACE INTO t VALUES\n('x/', 'x', NULL),\n('y/it''s', 'y', 'it''s')";
+        let expected = "REPLACE INTO t VALUES\n('x/*', 'x', NULL),\n('y/it''s', 'y', 'it''s')";
         assert_eq!(sql, expected);
         assert!(replace_into("t", "a,b\nx\n", None).is_err());
     }

@@ -296,7 +296,8 @@ const TOKEN: Parameter = required(
 const RESOURCE: Parameter = required(
     "resource",
     ParameterKind::Text,
-    "A path such as `notices/00123-2024`; a lock on a path covers all below it.",
+    "A path such as `notices/00123-2024`: a source table, or a key in it; a lock on a path covers \
+     all below it. A name that only programs agree on begins with @, such as `@nightly`.",
 );
 
 static SCHEDULE_JOB: Signature = Signature {
@@ -371,15 +372,13 @@ static ACQUIRE_LOCK: Signature = Signature {
             ParameterKind::Choice(LOCK_MODES),
             "Default exclusive.",
         ),
-        optional(
-            "owner",
-            ParameterKind::Text,
-            "Who holds it. Default: the actor.",
-        ),
         optional("reason", ParameterKind::Text, "Why, for others to read."),
     ],
     returns: Returns::Integer,
-    doc: "Takes a lock and returns its fencing token. NULL where another holder is in the way.",
+    doc: "Takes a lock and returns its fencing token, or NULL where a holder is in the way, be it \
+          another program of the same actor. The lock is the actor's under this token: a session \
+          shows the tokens that it was given; a request shows them in Sluicegate-Lock-Tokens. Who \
+          does not show it is kept out of what it covers: new rows, changes, schedules and jobs.",
 };
 
 static RENEW_LOCK: Signature = Signature {
@@ -394,7 +393,8 @@ static RENEW_LOCK: Signature = Signature {
         ),
     ],
     returns: Returns::Boolean,
-    doc: "Prolongs a lock. FALSE where the token is not that of the live lock.",
+    doc: "Prolongs a lock. FALSE where the token is not that of the live lock, or another actor \
+          took it.",
 };
 
 static RELEASE_LOCK: Signature = Signature {
@@ -409,11 +409,13 @@ static RELEASE_LOCK: Signature = Signature {
         optional(
             "force",
             ParameterKind::Boolean,
-            "Release whoever holds it; for when the holder is gone. Default false.",
+            "Release all locks on the resource, whoever took them; for when the holder is gone. \
+             The ledger says so. Default false.",
         ),
     ],
     returns: Returns::Boolean,
-    doc: "Releases a lock. FALSE where the token is not that of the live lock.",
+    doc: "Releases a lock. FALSE where the token is not that of the live lock, or another actor \
+          took it, unless forced.",
 };
 
 static HEARTBEAT: Signature = Signature {
@@ -467,8 +469,9 @@ static HAND_BACK_JOB: Signature = Signature {
     name: "hand_back_job",
     parameters: &[JOB_ID, TOKEN],
     returns: Returns::Boolean,
-    doc: "Gives a running job back unfinished: it waits again at once, and no attempt is used up. \
-          For a worker that ends. FALSE where the token is stale.",
+    doc: "Gives a running job back unfinished; no attempt is used up. For a worker that ends. The \
+          first five times it waits again at once, then after pauses that grow as those after \
+          failures; the thousandth time discards it. FALSE where the token is stale.",
 };
 
 /// `claim_jobs`: CALL only, returns rows.
@@ -623,7 +626,7 @@ mod tests {
         assert_eq!(
             EffectFunction::AcquireLock.signature().usage(),
             "acquire_lock(resource TEXT, ttl => INTERVAL, mode => 'exclusive'|'shared', \
-             owner => TEXT, reason => TEXT) -> BIGINT"
+             reason => TEXT) -> BIGINT"
         );
     }
 

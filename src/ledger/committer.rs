@@ -168,10 +168,7 @@ impl Committer {
             return;
         }
         self.took_turn = None;
-        let author = Author {
-            actor: ACTOR.into(),
-            statement_id: Arc::clone(&turn.holder),
-        };
+        let author = Author::new(ACTOR, Arc::clone(&turn.holder));
         let (done, _) = oneshot::channel();
         let decide: Decide = Box::new(|draft| draft.give_turn_back());
         let back = Proposal::new(author, Purpose::Change, decide, done);

@@ -104,10 +104,7 @@ pub(crate) async fn memory() -> Store {
 }
 
 pub(crate) fn author(actor: &str, statement: &str) -> Author {
-    Author {
-        actor: actor.into(),
-        statement_id: statement.into(),
-    }
+    Author::new(actor, statement)
 }
 
 pub(crate) fn table_def(key_type: KeyType) -> TableDef {

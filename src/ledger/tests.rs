@@ -81,7 +81,6 @@ async fn a_store_that_a_wrong_clock_moved_into_the_future_is_repaired() {
         let options = AcquireOptions {
             ttl: Some(Duration::from_secs(60)),
             mode: LockMode::Exclusive,
-            owner: None,
             reason: None,
         };
         draft.acquire_lock("@nightly", options)
@@ -187,7 +186,6 @@ async fn a_lease_that_is_over_ends_although_nobody_does_anything() {
         let options = AcquireOptions {
             ttl: None,
             mode: LockMode::Exclusive,
-            owner: None,
             reason: None,
         };
         draft.acquire_lock("@nightly", options)

@@ -407,10 +407,7 @@ impl Maintenance {
     }
 
     fn author(&self) -> Author {
-        Author {
-            actor: ACTOR.into(),
-            statement_id: chance::id(self.inner.clock.now()).to_string().into(),
-        }
+        Author::new(ACTOR, chance::id(self.inner.clock.now()).to_string())
     }
 
     /// Looks again and again, for as long as the ledger is open, at what others committed, and

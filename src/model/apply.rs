@@ -2,6 +2,7 @@
 //!
 //! The same function runs when a commit is decided and when it is replayed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::id::{BatchId, JobId, RunId, Slot, TableId, Token, TransformId, Version};
@@ -9,7 +10,8 @@ use crate::model::event::{AttemptRef, Event, ObjectKind, Origin, RowRef, SourceR
 use crate::model::jobs::{Batch, Job, JobState, Liveness, Worker};
 use crate::model::kept::{KeptStatement, digest_of};
 use crate::model::lineage::SILENT_FORMAT;
-use crate::model::locks::{Lock, LockMode};
+use crate::model::locks::{Lock, LockMode, resource_problem};
+use crate::model::queue::Found;
 use crate::model::repair;
 use crate::model::rules::{self, Rule, Violation, require};
 use crate::model::scheduling::Scheduling;
@@ -82,12 +84,12 @@ pub fn apply(
             status,
         } => step.source_inserted(source, row, status),
         Event::SourceUpdated { source, row } => {
-            step.unlocked(source)?;
+            step.source_unlocked(source)?;
             step.row_moved(source.table, source.slot, row)
         }
         Event::SourceDeleted { source } => step.source_deleted(source),
         Event::StatusSet { source, status } => {
-            step.unlocked(source)?;
+            step.source_unlocked(source)?;
             step.status_set(source.table, source.slot, status)
         }
         Event::BatchCreated { batch, name } => step.batch_created(batch, name),
@@ -119,10 +121,7 @@ pub fn apply(
             message,
         } => step.job_failed(attempt, run_at, code, message),
         Event::JobCrashed { attempt, run_at } => step.job_crashed(attempt, run_at),
-        Event::JobReleased { attempt, run_at } => {
-            step.report(attempt)?;
-            step.requeue(attempt.job, JobState::Waiting, run_at)
-        }
+        Event::JobReleased { attempt, run_at } => step.job_released(attempt, run_at),
         Event::JobCancelRequested { job } => step.job_cancel_requested(job),
         Event::JobCancelled { job, reason } => step.job_cancelled(job, reason),
         Event::EffectRefused(_) => Ok(()),
@@ -142,8 +141,8 @@ pub fn apply(
         Event::LockReleased {
             resource,
             token,
-            reason: _,
-        } => step.lock_removed(resource, token).map(drop),
+            reason,
+        } => step.lock_released(resource, token, reason),
         Event::LockExpired { resource, token } => {
             let lock = step.lock_removed(resource, token)?;
             require(
@@ -357,6 +356,8 @@ impl Step<'_, '_> {
             dropped: Dropped::No,
             queue: old.map(|old| old.queue.clone()).unwrap_or_default(),
             running: old.map_or(0, |old| old.running),
+            attempts: old.map(|old| old.attempts.clone()).unwrap_or_default(),
+            older: old.map(|old| older_versions(old)).unwrap_or_default(),
         };
         if before.is_none() {
             self.state.next_transform = TransformId(id.0 + 1);
@@ -461,6 +462,17 @@ impl Step<'_, '_> {
         status: &str,
     ) -> Result<(), Violation> {
         let (at, version) = (self.origin.at, self.version);
+        if self.state.lineage.format > SILENT_FORMAT {
+            let table = known(self.state.tables.get(&source.table), || {
+                format!("table {}", source.table)
+            })?;
+            let path = rules::key_is_path(table, source.key);
+            require(Rule::Paths, Permission::of(path.is_ok()), || {
+                let problem = path.err().unwrap_or_default();
+                format!("key \"{}\" is inserted: {problem}", source.key)
+            })?;
+            self.unlocked(source)?;
+        }
         let table = self.table(source.table)?;
         let code = table.intern_status(status);
         let code = code.ok_or_else(|| Violation {
@@ -506,9 +518,8 @@ impl Step<'_, '_> {
         place_row(table, version, source.slot, row)
     }
 
-    /// Design section 4: a row that is locked can be changed by nobody but the holder. Whether an
-    /// explicit lock is the actor's own is decided before; here no job may hold the source.
-    fn unlocked(&mut self, source: SourceRef<'_>) -> Result<(), Violation> {
+    /// Rules 1 and 2 for a source that is there.
+    fn source_unlocked(&mut self, source: SourceRef<'_>) -> Result<(), Violation> {
         let found = self.state.source(source.table, source.slot);
         let found = known(found, || format!("source \"{}\"", source.key))?;
         require(
@@ -521,12 +532,33 @@ impl Step<'_, '_> {
                 )
             },
         )?;
-        let table = known(self.state.tables.get(&source.table), || {
-            format!("the table of source \"{}\"", source.key)
+        self.unlocked(source)
+    }
+
+    /// Rules 1 and 2: what is locked can be changed by nobody but the holder, and no job may run
+    /// on what is above it or below it. In formats that name no lock, that of the actor's name
+    /// counted as the actor's own.
+    fn unlocked(&self, source: SourceRef<'_>) -> Result<(), Violation> {
+        let SourceRef { table, key, .. } = source;
+        let table = known(self.state.tables.get(&table), || {
+            format!("the table of source \"{key}\"")
         })?;
-        let lock = rules::lock_of_other(self.state, table, source.slot, self.origin.actor);
-        require(Rule::OneHolder, Permission::of(lock.is_none()), || {
-            format!("source \"{}\" is changed under somebody's lock", source.key)
+        let locks = rules::locks_on(&self.state.locks, table, key);
+        let actor = self.origin.actor;
+        if self.state.lineage.format <= SILENT_FORMAT {
+            let of_actor = locks.iter().all(|(_, lock)| *lock.owner == *actor);
+            return require(Rule::OneHolder, Permission::of(of_actor), || {
+                format!("source \"{key}\" is changed under somebody's lock")
+            });
+        }
+        let job = rules::running_job_on_key(table, key);
+        require(Rule::OneHolder, Permission::of(job.is_none()), || {
+            let job = job.unwrap_or_default();
+            format!("source \"{key}\" is changed while job {job} runs")
+        })?;
+        let own = rules::changes_under(&locks, actor, source.under);
+        require(Rule::OwnLock, own, || {
+            format!("source \"{key}\" is changed under somebody's lock")
         })
     }
 
@@ -541,7 +573,7 @@ impl Step<'_, '_> {
     }
 
     fn source_deleted(&mut self, source: SourceRef<'_>) -> Result<(), Violation> {
-        self.unlocked(source)?;
+        self.source_unlocked(source)?;
         let version = self.version;
         let table = self.table(source.table)?;
         row_died(table, version, source.slot);
@@ -611,7 +643,7 @@ impl Step<'_, '_> {
         self.next_token(token)?;
         let job = known(self.state.job(id), || format!("job {id}"))?;
         let (table, slot, transform_id) = (job.table, job.slot, job.transform);
-        let in_order = number == job.attempt + 1 && job.run_at <= at;
+        let in_order = Some(number) == job.attempt.checked_add(1) && job.run_at <= at;
         require(Rule::IdsInOrder, Permission::of(in_order), || {
             format!(
                 "attempt {number} of job {id} comes after attempt {}",
@@ -644,15 +676,37 @@ impl Step<'_, '_> {
         job.started_at = at;
         job.expires_at = expires_at;
         self.state.leases.insert((expires_at, id));
-        let table = self.table(table)?;
-        table.running += 1;
-        if let Some(source) = table.source_mut(slot) {
-            source.running_job = id;
-        }
         if let Some(transform) = self.state.transform_mut(transform_id) {
-            transform.running += 1;
+            transform.attempt_began(transform_version);
         }
         self.seen(worker, |worker| worker.running += 1);
+        self.hold(table, slot, id)
+    }
+
+    /// Gives the lock on a source to a job, or takes it back (`JobId::NONE`).
+    fn hold(&mut self, table: TableId, slot: Slot, job: JobId) -> Result<(), Violation> {
+        let found = Arc::make_mut(&mut self.state.tables).get_mut(&table);
+        let found = known(found.map(Arc::make_mut), || format!("table {table}"))?;
+        let key = found.keys.get(slot);
+        match (job.some(), key) {
+            (Some(job), Some(key)) => found.nested_running.insert(key, job),
+            (None, Some(key)) => found.nested_running.remove(key),
+            (_, None) => {}
+        }
+        found.running = match job.some() {
+            Some(_) => found.running + 1,
+            None => found.running.saturating_sub(1),
+        };
+        let Some(source) = found.source_mut(slot) else {
+            return Ok(());
+        };
+        let held_by = std::mem::replace(&mut source.running_job, job);
+        let source = *source;
+        let alone = source.live_job == job.some().unwrap_or(held_by);
+        let last = self.state.job(source.live_job);
+        if !alone || last.is_some_and(|job| job.next_live != JobId::NONE) {
+            self.state.park(&source, job);
+        }
         Ok(())
     }
 
@@ -720,13 +774,15 @@ impl Step<'_, '_> {
         self.change_state(id, to)?;
         let job = known(self.state.job(id), || format!("job {id}"))?;
         let (transform, priority, run_at) = (job.transform, job.priority, job.run_at);
-        if let Some(transform) = self.state.transform_mut(transform) {
-            transform.queue.remove(priority, run_at, id);
+        if let Some(transform) = self.state.transform_mut(transform)
+            && transform.queue.remove(priority, run_at, id) == Found::No
+        {
+            transform.queue.remove_parked();
         }
         Ok(())
     }
 
-    /// Rule 3, for every report of a worker.
+    /// Rule 4, for every report of a worker.
     fn report(&mut self, attempt: AttemptRef) -> Result<(), Violation> {
         let job = self.job(attempt.job)?;
         require(Rule::LiveToken, rules::report_is_live(job, attempt), || {
@@ -746,14 +802,11 @@ impl Step<'_, '_> {
         let job = known(self.state.job(id), || format!("job {id}"))?;
         let (lease, worker, began) = ((job.expires_at, id), job.worker, job.started_at);
         let (table, slot, transform) = (job.table, job.slot, job.transform);
+        let version = job.transform_version;
         self.state.leases.remove(&lease);
-        let table = self.table(table)?;
-        table.running = table.running.saturating_sub(1);
-        if let Some(source) = table.source_mut(slot) {
-            source.running_job = JobId::NONE;
-        }
+        self.hold(table, slot, JobId::NONE)?;
         if let Some(transform) = self.state.transform_mut(transform) {
-            transform.running = transform.running.saturating_sub(1);
+            transform.attempt_ended(version);
         }
         let took = self.origin.at.since(began).as_micros();
         let ran = Arc::make_mut(&mut self.state.ran)
@@ -838,11 +891,10 @@ impl Step<'_, '_> {
         let id = attempt.job;
         let job = known(self.state.job(id), || format!("job {id}"))?;
         let (table, slot, transform) = (job.table, job.slot, job.transform);
-        let transform = self.state.transforms.get(&transform);
-        let transform = known(transform, || format!("the transform of job {id}"))?;
+        let def = self.judging(transform, job.transform_version)?;
         require(
             Rule::StatusEdge,
-            rules::status_may_be_set(transform, status),
+            rules::status_may_be_set(&def, status),
             || format!("job {id} sets status \"{}\"", status.unwrap_or_default()),
         )?;
         self.stop_running(id, |worker| worker.completed += 1)?;
@@ -859,6 +911,20 @@ impl Step<'_, '_> {
         self.unlink(id)
     }
 
+    /// Rule 4: what the version says that an attempt started. Old formats judged by the newest.
+    fn judging(
+        &self,
+        transform: TransformId,
+        version: u32,
+    ) -> Result<Arc<TransformDef>, Violation> {
+        let found = self.state.transforms.get(&transform);
+        let found = known(found, || format!("transform {transform}"))?;
+        Ok(match self.state.lineage.format > SILENT_FORMAT {
+            true => Arc::clone(found.def_of(version)),
+            false => Arc::clone(&found.version.def),
+        })
+    }
+
     fn job_failed(
         &mut self,
         attempt: AttemptRef,
@@ -870,19 +936,13 @@ impl Step<'_, '_> {
         let id = attempt.job;
         if run_at.is_some() {
             let failed = known(self.state.job(id), || format!("job {id}"))?;
-            let transform = known(self.state.transforms.get(&failed.transform), || {
-                format!("the transform of job {id}")
+            let def = self.judging(failed.transform, failed.transform_version)?;
+            require(Rule::Bounded, rules::attempts_left(failed, &def), || {
+                format!(
+                    "job {id} is tried again after {} failures",
+                    failed.failures + 1
+                )
             })?;
-            require(
-                Rule::Bounded,
-                rules::attempts_left(failed, transform),
-                || {
-                    format!(
-                        "job {id} is tried again after {} failures",
-                        failed.failures + 1
-                    )
-                },
-            )?;
         }
         let job = self.job(id)?;
         job.failures += 1;
@@ -930,6 +990,25 @@ impl Step<'_, '_> {
         }
     }
 
+    /// A hand-back uses up no attempt of the limit, but it is counted: a job that is only handed
+    /// back would otherwise go round for ever.
+    fn job_released(
+        &mut self,
+        attempt: AttemptRef,
+        run_at: Option<Timestamp>,
+    ) -> Result<(), Violation> {
+        self.report(attempt)?;
+        let id = attempt.job;
+        let Some(run_at) = run_at else {
+            let job = self.job(id)?;
+            let times = job.hand_backs() + 1;
+            let error = format!("it was handed back {times} times, and never finished");
+            job.extra_mut().error = Some(error.into());
+            return self.end(id, JobState::Discarded);
+        };
+        self.requeue(id, JobState::Waiting, run_at)
+    }
+
     fn job_cancel_requested(&mut self, id: JobId) -> Result<(), Violation> {
         let (at, actor) = (self.origin.at, self.origin.actor);
         let job = self.job(id)?;
@@ -971,6 +1050,17 @@ impl Step<'_, '_> {
         expires_at: Timestamp,
     ) -> Result<(), Violation> {
         let at = self.origin.at;
+        if self.state.lineage.format > SILENT_FORMAT {
+            let named = resource_problem(resource).is_none()
+                && rules::resource_is_known(self.state, resource) == Permission::Allowed;
+            require(Rule::Paths, Permission::of(named), || {
+                format!("\"{resource}\" is locked, which names nothing")
+            })?;
+            let of_actor = Permission::of(owner == self.origin.actor);
+            require(Rule::OwnLock, of_actor, || {
+                format!("a lock on \"{resource}\" is taken for \"{owner}\"")
+            })?;
+        }
         require(
             Rule::OneHolder,
             rules::lock_is_free(self.state, resource, mode),
@@ -1008,10 +1098,38 @@ impl Step<'_, '_> {
             || format!("the lease on \"{resource}\" ends at {expires_at}"),
         )?;
         let lock = self.lock_removed(resource, token)?;
+        let of_actor = Permission::of(*lock.owner == *self.origin.actor);
+        if self.state.lineage.format > SILENT_FORMAT {
+            require(Rule::OwnLock, of_actor, || {
+                format!(
+                    "the lock of \"{}\" on \"{resource}\" is renewed",
+                    lock.owner
+                )
+            })?;
+        }
         self.state
             .locks
             .insert(resource, Lock { expires_at, ..lock });
         Ok(())
+    }
+
+    fn lock_released(
+        &mut self,
+        resource: &str,
+        token: Token,
+        forced: Option<&str>,
+    ) -> Result<(), Violation> {
+        let lock = self.lock_removed(resource, token)?;
+        if self.state.lineage.format <= SILENT_FORMAT {
+            return Ok(());
+        }
+        let may = Permission::of(*lock.owner == *self.origin.actor || forced.is_some());
+        require(Rule::OwnLock, may, || {
+            format!(
+                "the lock of \"{}\" on \"{resource}\" is released",
+                lock.owner
+            )
+        })
     }
 
     fn lock_removed(&mut self, resource: &str, token: Token) -> Result<Lock, Violation> {
@@ -1023,6 +1141,16 @@ impl Step<'_, '_> {
                 what: format!("\"{resource}\" is not locked with token {token}"),
             })
     }
+}
+
+/// The versions by which attempts that run will be judged, beside the one that comes.
+fn older_versions(transform: &Transform) -> BTreeMap<u32, Arc<TransformDef>> {
+    let mut older = transform.older.clone();
+    let TransformVersion { number, def } = &transform.version;
+    if transform.attempts.contains_key(number) {
+        older.insert(*number, Arc::clone(def));
+    }
+    older
 }
 
 /// Stands in a run for a row that was never linked. No source has this slot.

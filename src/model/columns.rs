@@ -92,7 +92,7 @@ columns! {
     JobId = "job_id", Int, "The job.";
     BatchId = "batch_id", Int, "The batch of the job.";
     Attempt = "attempt", Int, "The attempt, from 1.";
-    Token = "token", Int, "The fencing token of the attempt or lock.";
+    Token = "token", Int, "The fencing token of the attempt or lock, or of the lock of a change.";
     ParentJobId = "parent_job_id", Int, "The final job that this one tries again.";
     Priority = "priority", Int, "Higher runs first.";
     RunAt = "run_at", Time, "The job does not start before.";
@@ -388,6 +388,9 @@ impl EventsBuilder {
         }
         self.key(source.key);
         self.int(Column::Slot, i64::from(source.slot.0));
+        if let Some(token) = source.under {
+            self.id(Column::Token, token.0);
+        }
     }
 
     fn row(&mut self, row: RowRef) {
@@ -411,6 +414,7 @@ impl EventsBuilder {
                     table: job.table,
                     slot: job.slot,
                     key,
+                    under: None,
                 },
             );
         }
@@ -702,7 +706,7 @@ impl EventsBuilder {
             }
             Event::JobReleased { attempt, run_at } => {
                 self.attempt(state, attempt);
-                self.next_try(Some(run_at), JobState::Waiting);
+                self.next_try(run_at, JobState::Waiting);
             }
             Event::JobCancelRequested { job } => self.job(state, job),
             Event::JobCancelled { job, reason } => {
@@ -894,6 +898,11 @@ impl<'a> EventsReader<'a> {
         })
     }
 
+    fn token_if(&self, row: usize) -> Option<Token> {
+        let token = self.int_if(Column::Token, row)?;
+        u64::try_from(token).ok().map(Token)
+    }
+
     fn row_ref(&self, row: usize) -> Result<RowRef, Unreadable> {
         Ok(RowRef {
             run: RunId(self.number(Column::RunId, row)?),
@@ -930,6 +939,7 @@ impl<'a> EventsReader<'a> {
             key: key_type
                 .and_then(|key_type| key_type.parse(text))
                 .ok_or(missing)?,
+            under: self.token_if(row),
         })
     }
 
@@ -1136,7 +1146,7 @@ impl<'a> EventsReader<'a> {
             },
             EventKind::JobReleased => Event::JobReleased {
                 attempt: self.attempt(row)?,
-                run_at: self.time(Column::RunAt, row)?,
+                run_at: run_at_if,
             },
             EventKind::JobCancelled => Event::JobCancelled {
                 job: self.job_id(row)?,
@@ -1187,10 +1197,7 @@ impl<'a> EventsReader<'a> {
                 .int_if(Column::JobId, row)
                 .and_then(|id| u64::try_from(id).ok())
                 .map(JobId),
-            token: self
-                .int_if(Column::Token, row)
-                .and_then(|token| u64::try_from(token).ok())
-                .map(Token),
+            token: self.token_if(row),
             resource: self.text_if(Column::Resource, row),
             holder: self.text_if(Column::Owner, row),
         })

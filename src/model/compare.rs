@@ -59,7 +59,8 @@ fn table_difference(a: &SourceTable, b: &SourceTable) -> Option<String> {
         .or_else(|| unequal("statuses", &a.statuses, &b.statuses))
         .or_else(|| unequal("sources by status", &a.status_counts, &b.status_counts))
         .or_else(|| unequal("running jobs", &a.running, &b.running))
-        .or_else(|| unequal("live jobs", &a.live_jobs, &b.live_jobs))?;
+        .or_else(|| unequal("live jobs", &a.live_jobs, &b.live_jobs))
+        .or_else(|| unequal("nested jobs", &a.nested_running, &b.nested_running))?;
     Some(format!("table \"{}\": {what}", a.name))
 }
 
@@ -72,7 +73,17 @@ fn transform_difference(a: &Transform, b: &Transform) -> Option<String> {
         .or_else(|| unequal("maker", &a.created_by, &b.created_by))
         .or_else(|| unequal("dropped", &a.dropped, &b.dropped))
         .or_else(|| unequal("queue", &a.queue, &b.queue))
-        .or_else(|| unequal("running jobs", &a.running, &b.running))?;
+        .or_else(|| unequal("running jobs", &a.running, &b.running))
+        .or_else(|| unequal("attempts by version", &a.attempts, &b.attempts))
+        .or_else(|| {
+            // Checkpoints of old formats lack older versions.
+            let both = a
+                .older
+                .iter()
+                .filter_map(|(version, def)| Some((def, b.older.get(version)?)));
+            both.into_iter()
+                .find_map(|(a, b)| unequal("older version", a, b))
+        })?;
     Some(format!("transform \"{}\": {what}", a.name))
 }
 

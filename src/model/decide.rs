@@ -5,6 +5,7 @@
 //! is malformed, and then the draft is thrown away.
 
 mod catalog;
+mod claims;
 mod jobs;
 mod locks;
 mod reports;
@@ -16,13 +17,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::id::{JobId, Slot, Token};
-use crate::model::draft::Draft;
-use crate::model::locks::LockMode;
+use crate::model::draft::{Author, Draft};
+use crate::model::keys::Key;
+use crate::model::locks::{Lock, LockMode};
 use crate::model::rules;
 use crate::model::sources::{Source, SourceTable};
+use crate::model::transform::Permission;
 
 pub use catalog::{IfExists, IfMissing, NewObject};
-pub use jobs::{ScheduleOptions, ScheduleTarget, StartedJob};
+pub use claims::StartedJob;
+pub use jobs::{ScheduleOptions, ScheduleTarget};
 pub use locks::{AcquireOptions, Force};
 pub use reports::{Completion, Failure, Report};
 pub use sources::{ChangedRow, NewRun, WriteMode};
@@ -90,7 +94,7 @@ outcomes! {
     Renewed = "renewed", Granted;
     /// The lock is free from now on.
     Released = "released", Granted;
-    /// There is no such lock, or the token is an older one.
+    /// There is no such lock, the token is not its token, or somebody else took it.
     NotHeld = "not-held", Refused;
     /// The report's token is not that of the running attempt.
     StaleToken = "stale-token", Refused;
@@ -102,6 +106,8 @@ outcomes! {
     Completed = "completed", Granted;
     /// The transform may not set this status.
     StatusNotAllowed = "status-not-allowed", Refused;
+    /// The table has as many statuses as it may.
+    TooManyStatuses = "too-many-statuses", Refused;
     /// The attempt failed; the job will be tried again.
     Retryable = "retryable", Granted;
     /// The attempt failed, and it was the last.
@@ -177,38 +183,82 @@ impl Holder {
 }
 
 impl Draft<'_> {
-    /// Who holds a source, other than the actor of this draft by an explicit lock.
+    /// Who holds a source, other than the author of this draft by a lock of their own.
     pub(in crate::model) fn holder(
         &self,
         table: &SourceTable,
         slot: Slot,
         source: &Source,
     ) -> Option<Holder> {
-        if let Some(id) = source.running_job.some() {
-            let job = self.state.job(id)?;
-            let worker = self.state.worker_name(job.worker)?;
-            return Some(Holder {
-                job: Some(id),
-                name: Arc::clone(worker),
-                reason: format!(
-                    "job {id} runs on it, held by worker \"{worker}\" until {}",
-                    job.expires_at
-                ),
-            });
+        let key = table.keys.get(slot)?;
+        match source.running_job.some() {
+            Some(id) => self.held_by_job(id, &key.to_string()),
+            None => self.holder_of_key(table, key),
         }
-        let in_the_way = rules::lock_of_other(&self.state, table, slot, &self.author.actor);
-        in_the_way.map(|(path, lock)| Holder {
-            job: None,
-            name: Arc::clone(&lock.owner),
+    }
+
+    /// The same for a key, whether or not there is a source of it.
+    pub(in crate::model) fn holder_of_key(
+        &self,
+        table: &SourceTable,
+        key: Key<'_>,
+    ) -> Option<Holder> {
+        if let Some(id) = rules::running_job_on_key(table, key) {
+            return self.held_by_job(id, &key.to_string());
+        }
+        let Author {
+            actor, lock_tokens, ..
+        } = &self.author;
+        let locks = rules::locks_on(&self.state.locks, table, key);
+        let of_other = locks
+            .into_iter()
+            .find(|(_, lock)| rules::lock_is_own(lock, actor, lock_tokens) == Permission::Denied);
+        of_other.map(|(path, lock)| held_by_lock(path, lock, actor))
+    }
+
+    /// The lock of the author's own under which a key changes.
+    pub(in crate::model) fn under(&self, table: &SourceTable, key: Key<'_>) -> Option<Token> {
+        let locks = rules::locks_on(&self.state.locks, table, key);
+        locks.first().map(|(_, lock)| lock.token)
+    }
+
+    /// The holder is a job, on what was asked for, above it or below it.
+    pub(in crate::model) fn held_by_job(&self, id: JobId, asked: &str) -> Option<Holder> {
+        let job = self.state.job(id)?;
+        let worker = self.state.worker_name(job.worker)?;
+        let key = self.state.key(job.table, job.slot)?.to_string();
+        let place = match key == asked {
+            true => "it".to_owned(),
+            false => format!("\"{key}\""),
+        };
+        Some(Holder {
+            job: Some(id),
+            name: Arc::clone(worker),
             reason: format!(
-                "{} lock on \"{path}\" is held by \"{}\" until {}",
-                match lock.mode {
-                    LockMode::Exclusive => "an exclusive",
-                    LockMode::Shared => "a shared",
-                },
-                lock.owner,
-                lock.expires_at
+                "job {id} runs on {place}, held by worker \"{worker}\" until {}",
+                job.expires_at
             ),
         })
+    }
+}
+
+/// A lock of somebody else; one of the author's own name belongs to another program of theirs, or
+/// its token was not shown.
+pub(in crate::model) fn held_by_lock(path: &str, lock: &Lock, actor: &str) -> Holder {
+    let mode = match lock.mode {
+        LockMode::Exclusive => "an exclusive",
+        LockMode::Shared => "a shared",
+    };
+    let token = match *lock.owner == *actor {
+        true => format!(" with token {}, which was not shown,", lock.token),
+        false => String::new(),
+    };
+    Holder {
+        job: None,
+        name: Arc::clone(&lock.owner),
+        reason: format!(
+            "{mode} lock on \"{path}\" is held by \"{}\"{token} until {}",
+            lock.owner, lock.expires_at
+        ),
     }
 }

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use imbl::OrdSet;
 
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
-use crate::id::{BatchId, JobId, Slot, TableId, Version};
+use crate::id::{BatchId, JobId, Slot, TableId, Token, Version};
 use crate::model::apply::{advance, apply};
 use crate::model::columns::EventsBuilder;
 use crate::model::event::{Event, Origin, Scheduled};
@@ -24,6 +25,19 @@ pub struct Author {
     pub actor: Arc<str>,
     /// The statement.
     pub statement_id: Arc<str>,
+    /// The locks that it shows as its own, see `rules::lock_is_own`.
+    pub lock_tokens: OrdSet<Token>,
+}
+
+impl Author {
+    /// Somebody who shows no lock.
+    pub fn new(actor: impl Into<Arc<str>>, statement_id: impl Into<Arc<str>>) -> Self {
+        Self {
+            actor: actor.into(),
+            statement_id: statement_id.into(),
+            lock_tokens: OrdSet::new(),
+        }
+    }
 }
 
 /// The decisions of one statement on top of a state. Throw it away to undo them.

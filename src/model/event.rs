@@ -136,6 +136,8 @@ pub struct SourceRef<'a> {
     pub slot: Slot,
     /// Its key.
     pub key: Key<'a>,
+    /// The lock of the actor's own under which it changes.
+    pub under: Option<Token>,
 }
 
 /// What jobs that are scheduled together have in common.
@@ -376,8 +378,8 @@ pub enum Event<'a> {
     JobReleased {
         /// The attempt.
         attempt: AttemptRef,
-        /// When it may start again.
-        run_at: Timestamp,
+        /// When it may start again; `None` when it is discarded.
+        run_at: Option<Timestamp>,
     },
     /// See [`EventKind::JobCancelRequested`].
     JobCancelRequested {
@@ -423,7 +425,7 @@ pub enum Event<'a> {
         resource: &'a str,
         /// The token.
         token: Token,
-        /// Why, where somebody else than the owner released it.
+        /// Why, where it was released by force.
         reason: Option<&'a str>,
     },
     /// See [`EventKind::LockExpired`].

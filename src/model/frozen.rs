@@ -313,10 +313,41 @@ impl Rows {
                 return Err(Damage::new(format!("the queue of transform {id} overlaps")));
             }
         }
+        restore_running(state);
         state.kept = self.kept.into_iter().collect();
         // Checkpoints of format 1 have every key that there was.
         state.kept.expire(state.at);
         Ok(())
+    }
+}
+
+/// What follows from the jobs that run: attempts by version, keys with parts, and parked jobs.
+/// Checkpoints of old formats have parked jobs among the others.
+fn restore_running(state: &mut State) {
+    let running: Vec<JobId> = state.leases.iter().map(|(_, id)| *id).collect();
+    for id in running {
+        let Some(job) = state.job(id) else { continue };
+        let (table, slot, version) = (job.table, job.slot, job.transform_version);
+        let (transform, source) = (job.transform, state.source(table, slot).copied());
+        if let Some(transform) = state.transform_mut(transform) {
+            *transform.attempts.entry(version).or_default() += 1;
+        }
+        let found = Arc::make_mut(&mut state.tables).get_mut(&table);
+        if let Some(table) = found.map(Arc::make_mut)
+            && let Some(key) = table.keys.get(slot)
+        {
+            table.nested_running.insert(key, id);
+        }
+        if let Some(source) = source {
+            state.park(&source, id);
+        }
+    }
+    for transform in Arc::make_mut(&mut state.transforms).values_mut() {
+        let transform = Arc::make_mut(transform);
+        let attempts = &transform.attempts;
+        transform
+            .older
+            .retain(|version, _| attempts.contains_key(version));
     }
 }
 

@@ -146,6 +146,15 @@ impl Job {
         }
     }
 
+    /// How often it was handed back: the attempts that ended in no other way.
+    pub fn hand_backs(&self) -> u16 {
+        let running = u16::from(self.state == JobState::Running);
+        self.attempt
+            .saturating_sub(running)
+            .saturating_sub(self.failures)
+            .saturating_sub(self.crashes)
+    }
+
     /// What few jobs have, to be changed.
     pub fn extra_mut(&mut self) -> &mut JobExtra {
         Arc::make_mut(self.extra.get_or_insert_default())

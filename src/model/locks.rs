@@ -156,15 +156,24 @@ impl LockTable {
     }
 }
 
-/// Whether a text can be a resource: not empty, no empty part, no control characters.
+/// The longest resource, in bytes. Chosen: ample for a URL, and every event of a lock repeats it.
+const RESOURCE_BYTES_MAX: usize = 1024;
+
+/// Why a text cannot be a resource; `None` where it can.
 pub fn resource_problem(resource: &str) -> Option<&'static str> {
-    if resource.is_empty() {
+    path_problem(resource.strip_prefix('@').unwrap_or(resource), 0)
+}
+
+/// Why a text is no path: it is empty, has an empty part or control characters. `before` counts
+/// the bytes of the path that it is put behind.
+pub fn path_problem(path: &str, before: usize) -> Option<&'static str> {
+    if path.is_empty() {
         Some("it is empty")
-    } else if resource.split('/').any(str::is_empty) {
+    } else if path.split('/').any(str::is_empty) {
         Some("it has an empty part")
-    } else if resource.chars().any(char::is_control) {
+    } else if path.chars().any(char::is_control) {
         Some("it has a control character")
-    } else if resource.len() > 1024 {
+    } else if path.len() + before > RESOURCE_BYTES_MAX {
         Some("it is longer than 1024 bytes")
     } else {
         None

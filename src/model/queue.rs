@@ -3,8 +3,14 @@
 //! Jobs that were scheduled together have ascending ids and mostly one priority and one time, so
 //! the queue holds ranges of ids: a million jobs of one statement are one entry. Taking a job out
 //! of the middle splits its range.
+//!
+//! A claim pays for what it takes, not for what waits: jobs that are not due are passed over with
+//! one look-up per priority, and a job whose source is held by another job is *parked*. It waits
+//! and counts, but stands in no range until the source is free. Whoever changes what runs on a
+//! source parks and unparks, see `apply`; so what is parked follows from the rest of the state.
 
 use std::cmp::Reverse;
+use std::ops::Bound;
 
 use imbl::OrdMap;
 
@@ -14,10 +20,17 @@ use crate::time::Timestamp;
 
 /// The place of a job in the order: higher priority first, then earlier, then older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+pub struct Place {
     priority: Reverse<i16>,
     run_at: Timestamp,
     first: JobId,
+}
+
+impl Place {
+    /// The job that stands there.
+    pub fn job(&self) -> JobId {
+        self.first
+    }
 }
 
 /// Waiting jobs in claim order.
@@ -25,7 +38,9 @@ struct Place {
 pub struct Queue {
     /// From the first id of a range to the id after its last.
     ranges: OrdMap<Place, JobId>,
+    /// Jobs in ranges, and parked ones.
     len: u64,
+    parked: u64,
 }
 
 impl Queue {
@@ -110,12 +125,59 @@ impl Queue {
         Found::Yes
     }
 
-    /// The jobs that may run at `now`, in claim order.
-    pub fn ready(&self, now: Timestamp) -> impl Iterator<Item = JobId> {
-        self.ranges
-            .iter()
-            .filter(move |(place, _)| place.run_at <= now)
-            .flat_map(|(place, end)| (place.first.0..end.0).map(JobId))
+    /// Takes a waiting job out of the order, because its source is held; says whether it stood
+    /// there.
+    pub fn park(&mut self, priority: i16, run_at: Timestamp, job: JobId) -> Found {
+        let found = self.remove(priority, run_at, job);
+        if found == Found::Yes {
+            self.insert_parked();
+        }
+        found
+    }
+
+    /// Puts a parked job back, because its source is free.
+    pub fn unpark(&mut self, priority: i16, run_at: Timestamp, job: JobId) {
+        self.parked = self.parked.saturating_sub(1);
+        self.len = self.len.saturating_sub(1);
+        self.insert(priority, run_at, job);
+    }
+
+    /// Counts a job in that is parked from the beginning.
+    pub fn insert_parked(&mut self) {
+        self.len += 1;
+        self.parked += 1;
+    }
+
+    /// Takes a parked job out.
+    pub fn remove_parked(&mut self) {
+        self.len = self.len.saturating_sub(1);
+        self.parked = self.parked.saturating_sub(1);
+    }
+
+    /// The jobs that may run at `now` and are not parked, with their places, in claim order.
+    pub fn ready(&self, now: Timestamp) -> impl Iterator<Item = Place> + use<'_> {
+        let mut from = Bound::Unbounded;
+        let ranges = std::iter::from_fn(move || {
+            loop {
+                let (place, end) = self.ranges.range((from, Bound::Unbounded)).next()?;
+                if place.run_at <= now {
+                    from = Bound::Excluded(*place);
+                    return Some((*place, *end));
+                }
+                // All others of this priority come later still.
+                from = Bound::Excluded(Place {
+                    run_at: Timestamp::MAX,
+                    first: JobId(u64::MAX),
+                    ..*place
+                });
+            }
+        });
+        ranges.flat_map(|(place, end)| {
+            (place.first.0..end.0).map(move |job| Place {
+                first: JobId(job),
+                ..place
+            })
+        })
     }
 
     /// The ranges in order. Neighbours may touch, which depends on how the queue came about.
@@ -166,15 +228,33 @@ impl Queue {
 
     /// The earliest moment after `now` at which a waiting job may run.
     pub fn next_run_after(&self, now: Timestamp) -> Option<Timestamp> {
-        let moments = self.ranges.keys().map(|place| place.run_at);
-        moments.filter(|run_at| *run_at > now).min()
+        let mut from = Bound::Unbounded;
+        let firsts = std::iter::from_fn(|| {
+            let (place, _) = self.ranges.range((from, Bound::Unbounded)).next()?;
+            let of_priority = |run_at, first| Place {
+                run_at,
+                first,
+                ..*place
+            };
+            let due = of_priority(now, JobId(u64::MAX));
+            let last = of_priority(Timestamp::MAX, JobId(u64::MAX));
+            from = Bound::Excluded(last);
+            let later = (Bound::Excluded(due), Bound::Included(last));
+            Some(
+                self.ranges
+                    .range(later)
+                    .next()
+                    .map(|(place, _)| place.run_at),
+            )
+        });
+        firsts.flatten().min()
     }
 }
 
 impl PartialEq for Queue {
     /// Whether the same jobs stand in the same order.
     fn eq(&self, other: &Self) -> bool {
-        self.len == other.len && self.joined().eq(other.joined())
+        (self.len, self.parked) == (other.len, other.parked) && self.joined().eq(other.joined())
     }
 }
 
@@ -207,7 +287,7 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_000);
 
     fn ids(queue: &Queue) -> Vec<u64> {
-        queue.ready(NOW).map(|job| job.0).collect()
+        queue.ready(NOW).map(|place| place.job().0).collect()
     }
 
     #[test]
@@ -241,6 +321,44 @@ mod tests {
         assert_eq!((ids(&queue), queue.len()), (vec![1, 2, 4, 5], 4));
         queue.insert(0, NOW, JobId(3));
         assert_eq!(ids(&queue), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn jobs_that_are_not_due_are_passed_over_at_once() {
+        let mut queue = Queue::default();
+        for id in 1..=10_000 {
+            let priority = if id % 2 == 0 { 5 } else { -5 };
+            queue.insert(
+                priority,
+                Timestamp(2_000 + i64::try_from(id).unwrap()),
+                JobId(id),
+            );
+        }
+        queue.insert(0, NOW, JobId(20_001));
+        queue.insert(-9, NOW, JobId(20_002));
+        assert_eq!(ids(&queue), [20_001, 20_002]);
+        assert_eq!(queue.next_run_after(NOW), Some(Timestamp(2_001)));
+        assert_eq!(
+            queue.next_run_after(Timestamp(2_001)),
+            Some(Timestamp(2_002))
+        );
+    }
+
+    #[test]
+    fn a_parked_job_waits_and_counts_but_is_not_ready() {
+        let mut queue = Queue::default();
+        (1..=3).for_each(|id| queue.insert(0, NOW, JobId(id)));
+        let all = queue.clone();
+        queue.park(0, NOW, JobId(2));
+        assert_eq!((ids(&queue), queue.len()), (vec![1, 3], 3));
+        assert_ne!(queue, all);
+        queue.unpark(0, NOW, JobId(2));
+        assert_eq!(queue, all);
+        queue.park(0, NOW, JobId(1));
+        queue.remove_parked();
+        assert_eq!((ids(&queue), queue.len()), (vec![2, 3], 2));
+        queue.insert_parked();
+        assert_eq!((ids(&queue), queue.len()), (vec![2, 3], 3));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(in crate::model) struct Scheduling<'a> {
     extra: Option<Arc<JobExtra>>,
     first: JobId,
     jobs: u64,
+    /// Those whose sources are held by a running job.
+    parked: Vec<JobId>,
 }
 
 impl<'a> Scheduling<'a> {
@@ -50,6 +52,7 @@ impl<'a> Scheduling<'a> {
             extra: extra(state, with.params, with.parent),
             first: JobId(state.last_job.0 + 1),
             jobs: 0,
+            parked: Vec::new(),
         })
     }
 
@@ -94,6 +97,9 @@ impl<'a> Scheduling<'a> {
             format!("source \"{}\" gets job {id}", key.unwrap_or_default())
         })?;
         let last_live = state.live_jobs(source).last().map(|(id, _)| id);
+        if source.running_job != JobId::NONE {
+            self.parked.push(id);
+        }
         state.jobs.push(Job {
             table: self.table,
             slot,
@@ -146,6 +152,9 @@ impl<'a> Scheduling<'a> {
             first,
             end,
         });
+        for job in self.parked {
+            transform.queue.park(with.priority, with.run_at, job);
+        }
         let batch = known(state.batch_mut(with.batch), || {
             format!("batch {}", with.batch)
         })?;

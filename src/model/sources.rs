@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{JobId, RunId, Slot, TableId, Version};
-use crate::model::chunked::{Chunked, Digest};
-use crate::model::keys::{KeyType, Keys};
+use crate::model::chunked::{Chunked, Digest, LEAF_ITEMS};
+use crate::model::keys::{Key, KeyType, Keys};
 use crate::time::Timestamp;
 
 /// The status of a source that was inserted without one.
@@ -207,6 +208,46 @@ pub struct SourceTable {
     pub running: u64,
     /// Jobs that are not final on its sources.
     pub live_jobs: u64,
+    /// Those of the running jobs whose keys have parts.
+    pub nested_running: NestedRunning,
+}
+
+/// Running jobs by key, where keys have parts (`n/lot`). Tables without such keys pay nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NestedRunning(OrdMap<Arc<str>, JobId>);
+
+impl NestedRunning {
+    /// Notes that a job runs on a key.
+    pub fn insert(&mut self, key: Key<'_>, job: JobId) {
+        if let Some(key) = nested(key) {
+            self.0.insert(key.into(), job);
+        }
+    }
+
+    /// Notes that no job runs on a key.
+    pub fn remove(&mut self, key: Key<'_>) {
+        if let Some(key) = nested(key) {
+            self.0.remove(key);
+        }
+    }
+
+    /// A job on a key below this one.
+    pub fn below(&self, key: &str) -> Option<JobId> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let prefix = format!("{key}/");
+        let from: Arc<str> = prefix.as_str().into();
+        let (next, job) = self.0.range(from..).next()?;
+        next.starts_with(&prefix).then_some(*job)
+    }
+}
+
+fn nested(key: Key<'_>) -> Option<&str> {
+    match key {
+        Key::Text(text) => text.contains('/').then_some(text),
+        Key::Int(_) => None,
+    }
 }
 
 impl SourceTable {
@@ -224,6 +265,7 @@ impl SourceTable {
             status_counts: Arc::new(Vec::new()),
             running: 0,
             live_jobs: 0,
+            nested_running: NestedRunning::default(),
         }
     }
 
@@ -237,6 +279,25 @@ impl SourceTable {
     /// The source in a slot, present or deleted, to be changed.
     pub fn source_mut(&mut self, slot: Slot) -> Option<&mut Source> {
         self.sources.get_mut(slot.0 as usize)
+    }
+
+    /// One of the jobs that run on its sources.
+    ///
+    /// # Guarantees
+    /// Cost: nothing where none runs, else a look at the digests of the sources.
+    pub fn a_running_job(&self) -> Option<JobId> {
+        if self.running == 0 {
+            return None;
+        }
+        let runs = |leaf: &usize| {
+            let digest = self.sources.digest(*leaf);
+            digest.is_some_and(|digest| digest.running != Share::None)
+        };
+        let leaf = (0..self.sources.len()).step_by(LEAF_ITEMS).find(runs)?;
+        let sources = (leaf..).map_while(|index| self.sources.get(index));
+        sources
+            .take(LEAF_ITEMS)
+            .find_map(|source| source.running_job.some())
     }
 
     /// The number of sources.

@@ -8,12 +8,12 @@ use imbl::OrdSet;
 use crate::id::{BatchId, JobId, Slot, TableId, Token, TransformId, Version};
 use crate::model::chunked::Chunked;
 use crate::model::event::ObjectKind;
-use crate::model::jobs::{Batch, Job, Worker};
+use crate::model::jobs::{Batch, Job, JobState, Worker};
 use crate::model::kept::KeptStatements;
 use crate::model::keys::Key;
 use crate::model::lineage::Lineage;
 use crate::model::locks::LockTable;
-use crate::model::queue::Queue;
+use crate::model::queue::{Found, Queue};
 use crate::model::sources::{Source, SourceTable};
 use crate::model::tokens::AccessToken;
 use crate::model::transform::{TransformDef, TransformVersion};
@@ -40,6 +40,10 @@ pub struct Transform {
     pub queue: Queue,
     /// Jobs of it that run.
     pub running: u64,
+    /// The attempts that run, by the version that they started.
+    pub attempts: BTreeMap<u32, u64>,
+    /// What older versions say of which attempts run.
+    pub older: BTreeMap<u32, Arc<TransformDef>>,
 }
 
 /// Whether DROP was said of something that is kept for the sake of history.
@@ -55,6 +59,31 @@ impl Transform {
     /// What the newest version says.
     pub fn def(&self) -> &TransformDef {
         &self.version.def
+    }
+
+    /// What a version says, by which an attempt of it is judged. Checkpoints of old formats lack
+    /// older versions; the newest stands in.
+    pub fn def_of(&self, version: u32) -> &Arc<TransformDef> {
+        self.older.get(&version).unwrap_or(&self.version.def)
+    }
+
+    /// Counts an attempt of a version in.
+    pub(in crate::model) fn attempt_began(&mut self, version: u32) {
+        self.running += 1;
+        *self.attempts.entry(version).or_default() += 1;
+    }
+
+    /// Counts an attempt of a version out, and forgets the version where that was its last.
+    pub(in crate::model) fn attempt_ended(&mut self, version: u32) {
+        self.running = self.running.saturating_sub(1);
+        let Some(attempts) = self.attempts.get_mut(&version) else {
+            return;
+        };
+        *attempts = attempts.saturating_sub(1);
+        if *attempts == 0 {
+            self.attempts.remove(&version);
+            self.older.remove(&version);
+        }
     }
 }
 
@@ -202,6 +231,35 @@ impl State {
     /// The key of a source, present or deleted.
     pub fn key(&self, table: TableId, slot: Slot) -> Option<Key<'_>> {
         self.tables.get(&table)?.keys.get(slot)
+    }
+
+    /// What the version of its transform says that the last attempt of a job started.
+    pub fn def_of(&self, job: &Job) -> Option<&Arc<TransformDef>> {
+        let transform = self.transforms.get(&job.transform)?;
+        Some(transform.def_of(job.transform_version))
+    }
+
+    /// Parks the jobs that wait for a source while a job runs on it, and puts them back into their
+    /// queues when none does.
+    pub(in crate::model) fn park(&mut self, source: &Source, running: JobId) {
+        let waiting: Vec<(TransformId, i16, Timestamp, JobId)> = self
+            .live_jobs(source)
+            .filter(|(_, job)| matches!(job.state, JobState::Waiting | JobState::Retryable))
+            .map(|(id, job)| (job.transform, job.priority, job.run_at, id))
+            .collect();
+        for (transform, priority, run_at, id) in waiting {
+            let Some(transform) = self.transform_mut(transform) else {
+                continue;
+            };
+            match running.some() {
+                Some(_) => match transform.queue.park(priority, run_at, id) {
+                    Found::Yes => {}
+                    // It comes from a checkpoint, which has the jobs of the order only.
+                    Found::No => transform.queue.insert_parked(),
+                },
+                None => transform.queue.unpark(priority, run_at, id),
+            }
+        }
     }
 
     /// The live jobs of a source: the one that came first, first.

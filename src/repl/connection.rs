@@ -1,20 +1,22 @@
 //! Where the prompt sends statements: to a session of an opened store, or to a server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::arrow::util::display::array_value_to_string;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 
-use crate::client::{Client, Request};
+use crate::client::{Answer, Client, Request};
 use crate::error::{Error, Result};
+use crate::functions::effect::EffectFunction;
+use crate::id::Token;
 use crate::session::parser::parse;
 use crate::session::statement::Statement;
-use crate::session::{Names, OutcomeCount, Session, StatementKind, TableName};
+use crate::session::{LockChanges, Names, OutcomeCount, Session, StatementKind, TableName};
 
 /// The answer to one statement.
 pub struct Shown {
@@ -115,6 +117,8 @@ pub struct ServerSession {
     known: Arc<Names>,
     /// The statement whose rows are being read.
     reading: Arc<Mutex<Option<Arc<str>>>>,
+    /// The locks that it was given, which it shows with every statement.
+    locks: Arc<Mutex<BTreeSet<Token>>>,
 }
 
 const COLUMNS: &str = "SELECT t.table_name, t.table_type, c.column_name, c.data_type \
@@ -133,12 +137,76 @@ impl ServerSession {
             client,
             known: Arc::new(known),
             reading: Arc::default(),
+            locks: Arc::default(),
         }
+    }
+
+    /// The same connection, which also shows these locks as its own.
+    #[must_use]
+    pub fn with_lock_tokens(self, tokens: impl IntoIterator<Item = Token>) -> Self {
+        self.locks.lock().extend(tokens);
+        self
+    }
+
+    async fn send(&self, sql: impl Into<String>) -> Result<Answer> {
+        let lock_tokens = self.locks.lock().iter().copied().collect();
+        let request = Request {
+            lock_tokens,
+            ..Request::new(sql)
+        };
+        self.client.execute(request).await
+    }
+
+    /// Keeps the locks that a statement was given, and forgets those that it released.
+    async fn follow(&self, answer: &Answer) -> Result<()> {
+        let of_locks = |one: &OutcomeCount| {
+            let Some(function) = EffectFunction::named(&one.function) else {
+                return false;
+            };
+            function == EffectFunction::AcquireLock || function == EffectFunction::ReleaseLock
+        };
+        let acts = answer.kind == StatementKind::Effect && answer.summary.iter().any(of_locks);
+        let changes = match &answer.locks {
+            Some(changes) => changes.clone(),
+            None if acts => self.changes_of(&answer.statement_id).await?,
+            None => return Ok(()),
+        };
+        let mut locks = self.locks.lock();
+        locks.extend(changes.acquired);
+        for token in &changes.released {
+            locks.remove(token);
+        }
+        Ok(())
+    }
+
+    /// The locks that a statement acquired and released, as the ledger has them.
+    async fn changes_of(&self, statement_id: &str) -> Result<LockChanges> {
+        let id = statement_id.replace('\'', "''");
+        let found = self.send(format!(
+            "SELECT kind = 'lock-acquired', token FROM events WHERE statement_id = '{id}' \
+             AND kind IN ('lock-acquired', 'lock-released') ORDER BY ordinal"
+        ));
+        let mut changes = LockChanges::default();
+        for batch in found.await?.collect().await? {
+            let [acquired, tokens] = batch.columns() else {
+                continue;
+            };
+            let tokens = tokens.as_primitive::<Int64Type>();
+            for (acquired, token) in acquired.as_boolean().iter().zip(tokens) {
+                let token = token.and_then(|token| u64::try_from(token).ok());
+                match acquired {
+                    Some(true) => changes.acquired.extend(token.map(Token)),
+                    Some(false) | None => changes.released.extend(token.map(Token)),
+                }
+            }
+        }
+        Ok(changes)
     }
 
     async fn execute(&self, sql: &str) -> Result<Shown> {
         *self.reading.lock() = None;
-        let answer = self.client.execute(Request::new(sql)).await?;
+        let answer = self.send(sql).await?;
+        self.follow(&answer).await?;
         *self.reading.lock() = Some(answer.statement_id);
         let schema = answer.rows.schema();
         let batches = futures::stream::try_unfold(answer.rows, |mut rows| async move {

@@ -186,7 +186,7 @@ mod tests {
         );
     }
 
-    const EFFECT: &str = "SELECT acquire_lock(concat('r/', value)) FROM generate_series(1, 1001)";
+    const EFFECT: &str = "SELECT acquire_lock(concat('@r/', value)) FROM generate_series(1, 1001)";
 
     #[tokio::test(flavor = "multi_thread")]
     async fn large_effects_run_only_after_yes() {

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Result};
+use crate::id::Token;
 use crate::server::App;
 use crate::server::auth::{Caller, caller};
 use crate::server::intake::{Intake, pieces, throw_away};
@@ -29,7 +30,7 @@ use crate::server::ipc::Upload;
 use crate::server::negotiate::Output;
 use crate::server::problem::Problem;
 use crate::server::request::{
-    SqlRequest, idempotency_key, limits_of, media_type, plain_coding, read, whole,
+    SqlRequest, idempotency_key, media_type, plain_coding, read, settings_of, whole,
 };
 use crate::server::run::{Run, cancel_run, key_of_ticket, placed};
 use crate::server::sql::{Handled, json_answer, query_of, repeat, wait_for};
@@ -138,6 +139,7 @@ pub(super) async fn plan(
         timeout_ms: request
             .timeout
             .map(|time| time.as_millis().try_into().unwrap_or(u64::MAX)),
+        lock_tokens: request.lock_tokens.iter().map(|token| token.0).collect(),
         read_only: caller.only_reads(),
     };
     Ok(Planned {
@@ -171,10 +173,11 @@ pub(super) fn fetch(
         parameters: ticket.parameters()?,
         rows_max: ticket.rows_max,
         timeout: ticket.timeout_ms.map(Duration::from_millis),
+        lock_tokens: ticket.lock_tokens.into_iter().map(Token).collect(),
         ..SqlRequest::new(ticket.sql)
     };
-    // Of the limits of both requests, the narrower count.
-    limits_of(&mut request, headers)?;
+    // Of the limits of both requests, the narrower count; the locks that either shows are shown.
+    settings_of(&mut request, headers)?;
     let caller = match ticket.read_only {
         true => caller.reading(),
         false => caller,
@@ -282,7 +285,7 @@ pub(super) async fn put(
     app.session(&narrowed).check_insert()?;
     let mut request = rows_of_body(body, app.intake(), &query.table, mode).await?;
     let caller = caller.again(&app, &headers).await?.narrowed(&headers)?;
-    limits_of(&mut request, &headers)?;
+    settings_of(&mut request, &headers)?;
     let key = idempotency_key(&headers)?.map(str::to_owned);
     let run = Run::begin(&app, &caller, placed(&app, &request.sql)?, &request);
     let written = run.write(&caller, &request, key.as_deref()).await?;

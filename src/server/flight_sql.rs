@@ -58,7 +58,7 @@ use crate::server::auth::{Caller, caller};
 use crate::server::flight::{Fetched, PutMode, fetch, plan, put_sql, schema_message};
 use crate::server::flight_sql::rows::{Messages, joined, of_run, received, sent, whole};
 use crate::server::flight_sql::status::{status, unsupported};
-use crate::server::request::{SqlRequest, idempotency_key, limits_of};
+use crate::server::request::{SqlRequest, idempotency_key, settings_of};
 use crate::server::run::{Run, cancel_run, place, placed};
 use crate::server::statements::StatementState;
 use crate::server::tickets::{Handle, Ticket, row_of_text, row_text};
@@ -131,7 +131,7 @@ impl Asked {
     /// A statement with the limits that stand in the headers.
     fn statement(&self, sql: String) -> Result<SqlRequest, Status> {
         let mut request = SqlRequest::new(sql);
-        limits_of(&mut request, &self.headers).map_err(status)?;
+        settings_of(&mut request, &self.headers).map_err(status)?;
         Ok(request)
     }
 

@@ -71,7 +71,9 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::Contended
         | Code::LeaseLost => StatusCode::CONFLICT,
         Code::StatementExpired => StatusCode::GONE,
-        Code::TooManyRows | Code::OutOfMemory | Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::TooManyRows | Code::OutOfMemory | Code::TooLarge | Code::TooManyStatuses => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
         Code::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         Code::OutputFailed

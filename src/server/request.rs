@@ -9,6 +9,7 @@ use futures::StreamExt;
 use serde::Deserialize;
 
 use crate::error::{Code, Error, Result};
+use crate::id::Token;
 use crate::server::allowance::Allowance;
 use crate::server::intake::{Intake, pieces, throw_away};
 use crate::server::multipart;
@@ -38,6 +39,8 @@ pub(super) struct SqlRequest {
     pub rows_max: Option<u64>,
     pub timeout: Option<Duration>,
     pub tables: Vec<BoundTable>,
+    /// Locks that it shows as the caller's own.
+    pub lock_tokens: Vec<Token>,
     /// What the body takes, and the tables in it.
     pub allowance: Option<Allowance>,
 }
@@ -51,6 +54,7 @@ impl SqlRequest {
             rows_max: None,
             timeout: None,
             tables: Vec::new(),
+            lock_tokens: Vec::new(),
             allowance: None,
         }
     }
@@ -59,12 +63,14 @@ impl SqlRequest {
         let request: JsonRequest = serde_json::from_slice(bytes).map_err(|error| {
             bad("the body is no request in JSON")
                 .with_detail(format!("{error}."))
-                .with_hint("Its fields are sql, params, max_rows and timeout_ms.")
+                .with_hint("Its fields are sql, params, max_rows, timeout_ms and lock_tokens.")
         })?;
+        let tokens = request.lock_tokens.unwrap_or_default();
         Ok(Self {
             parameters: Parameters::from_json(request.params)?,
             rows_max: request.max_rows,
             timeout: request.timeout_ms.map(Duration::from_millis),
+            lock_tokens: tokens.into_iter().map(Token).collect(),
             ..Self::new(request.sql)
         })
     }
@@ -78,6 +84,7 @@ struct JsonRequest {
     params: serde_json::Value,
     max_rows: Option<u64>,
     timeout_ms: Option<u64>,
+    lock_tokens: Option<Vec<u64>>,
 }
 
 /// Whether the client waits for the end of the statement.
@@ -232,15 +239,15 @@ pub(super) async fn whole(
 }
 
 fn with_headers(mut request: SqlRequest, headers: &HeaderMap) -> Result<SqlRequest> {
-    limits_of(&mut request, headers)?;
+    settings_of(&mut request, headers)?;
     Ok(request)
 }
 
-/// The limits that stand in headers.
+/// The limits that stand in headers, and the locks that are shown there.
 ///
 /// # Errors
 /// `SG4003 bad-request`.
-pub(super) fn limits_of(request: &mut SqlRequest, headers: &HeaderMap) -> Result<()> {
+pub(super) fn settings_of(request: &mut SqlRequest, headers: &HeaderMap) -> Result<()> {
     if let Some(given) = text(headers, "sluicegate-max-rows")? {
         let rows = given.parse().map_err(|error| {
             bad(format!("Sluicegate-Max-Rows \"{given}\" is no number")).with_source(error)
@@ -254,7 +261,33 @@ pub(super) fn limits_of(request: &mut SqlRequest, headers: &HeaderMap) -> Result
         })?;
         request.timeout = Some(request.timeout.map_or(timeout, |other| other.min(timeout)));
     }
+    request.lock_tokens.extend(lock_tokens(headers)?);
     Ok(())
+}
+
+/// The locks that a request shows, in one header or several.
+fn lock_tokens(headers: &HeaderMap) -> Result<Vec<Token>> {
+    let malformed = |given: &str| {
+        bad(format!(
+            "Sluicegate-Lock-Tokens has \"{given}\", which is no token"
+        ))
+        .with_hint("Write the numbers that acquire_lock gave, such as 12, 13.")
+    };
+    let mut tokens = Vec::new();
+    for value in headers.get_all("sluicegate-lock-tokens") {
+        let text = value.to_str().map_err(|error| {
+            bad("header \"sluicegate-lock-tokens\" is not plain text").with_source(error)
+        })?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        for given in text.split(',').map(str::trim) {
+            let digits = !given.is_empty() && given.bytes().all(|byte| byte.is_ascii_digit());
+            let token = given.parse().ok().filter(|_| digits);
+            tokens.push(Token(token.ok_or_else(|| malformed(given))?));
+        }
+    }
+    Ok(tokens)
 }
 
 fn duration(given: &str) -> Option<Duration> {
@@ -342,6 +375,26 @@ mod tests {
     }
 
     #[test]
+    fn tokens_of_locks_are_numbers_between_commas() {
+        let of = |value| lock_tokens(&headers(&[("sluicegate-lock-tokens", value)]));
+        for (given, tokens) in [
+            ("", vec![]),
+            ("12", vec![12]),
+            (" 12,13 , 12", vec![12, 13, 12]),
+        ] {
+            let tokens: Vec<Token> = tokens.into_iter().map(Token).collect();
+            assert_eq!(of(given).ok(), Some(tokens), "{given}");
+        }
+        for given in ["12,", ",", "-1", "+1", "a", "1 2", "99999999999999999999"] {
+            assert_eq!(
+                of(given).map_err(|e| e.code()),
+                Err(Code::BadRequest),
+                "{given}"
+            );
+        }
+    }
+
+    #[test]
     fn preferences_are_read_and_bounded() {
         let longest = Duration::from_secs(60);
         let of = |value| patience(&headers(&[("prefer", value)]), longest);
@@ -362,6 +415,16 @@ mod tests {
                 "application/json",
                 r#"{"sql": "SELECT $1", "params": [1]}"#,
                 None,
+            ),
+            (
+                "application/json",
+                r#"{"sql": "a", "lock_tokens": [1, 2]}"#,
+                None,
+            ),
+            (
+                "application/json",
+                r#"{"sql": "a", "lock_tokens": [-1]}"#,
+                Some(Code::BadRequest),
             ),
             ("application/json", r#"{"sql": 1}"#, Some(Code::BadRequest)),
             (

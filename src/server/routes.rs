@@ -436,6 +436,11 @@ fn limit_headers() -> Vec<Value> {
             "?1 refuses every change",
             json!({"type": "string", "enum": ["?0", "?1"]}),
         ),
+        (
+            "Sluicegate-Lock-Tokens",
+            "Locks that the caller shows as its own: the tokens that acquire_lock gave",
+            json!({"type": "string", "pattern": "^([0-9]{1,18}( ?, ?[0-9]{1,18})*)?$"}),
+        ),
     ]
     .map(|(name, text, schema)| of_schema(name, "header", text, schema))
     .into()
@@ -452,6 +457,10 @@ fn sql_body() -> Value {
             "params": {"type": ["array", "object", "null"]},
             "max_rows": {"type": ["integer", "null"], "minimum": 0},
             "timeout_ms": {"type": ["integer", "null"], "minimum": 1},
+            "lock_tokens": {
+                "type": ["array", "null"],
+                "items": {"type": "integer", "minimum": 0},
+            },
         },
     });
     json!({"required": true, "content": {

@@ -179,6 +179,7 @@ impl Run {
                 .rows_max
                 .map(|rows| usize::try_from(rows).unwrap_or(usize::MAX)),
             tables: request.tables.clone(),
+            lock_tokens: request.lock_tokens.clone(),
         }
     }
 
@@ -269,6 +270,7 @@ impl Run {
             rows: None,
             rows_affected: reply.rows_affected,
             summary: reply.summary.clone(),
+            locks: reply.locks.clone(),
             notes: reply.notes.clone(),
         });
         let mut answer = Answer {

@@ -212,6 +212,9 @@ fn describe(headers: &mut HeaderMap, record: &Record, id: &str, output: Output) 
     if !outcome.summary.is_empty() {
         put_json(headers, "sluicegate-summary", &json!(outcome.summary));
     }
+    if !outcome.locks.is_empty() {
+        put_json(headers, "sluicegate-locks", &json!(outcome.locks));
+    }
     if !outcome.notes.is_empty() {
         put_json(headers, "sluicegate-notes", &json!(outcome.notes));
     }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::server::problem::{Effects, Problem};
-use crate::session::{OutcomeCount, Repetition, StatementKind};
+use crate::session::{LockChanges, OutcomeCount, Repetition, StatementKind};
 use crate::time::{Clock, Timestamp};
 
 /// Characters that are kept of the text of a statement. Chosen: ample for what people write; what
@@ -61,6 +61,7 @@ pub(super) struct Outcome {
     pub rows: Option<u64>,
     pub rows_affected: Option<u64>,
     pub summary: Vec<OutcomeCount>,
+    pub locks: LockChanges,
     pub notes: Vec<String>,
 }
 

@@ -87,6 +87,9 @@ pub(super) struct Ticket {
     pub rows_max: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// The locks that the request showed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lock_tokens: Vec<u64>,
     /// Whether the request asked for a session that only reads.
     #[serde(default)]
     pub read_only: bool,
@@ -202,6 +205,7 @@ mod tests {
             row: None,
             rows_max: None,
             timeout_ms: Some(5),
+            lock_tokens: vec![12],
             read_only: true,
         }
     }

@@ -258,7 +258,9 @@ impl Session {
                     "source table \"{name}\" has a primary key of several columns"
                 ))
                 .with_hint(
-                    "Use one TEXT column that joins them, such as concat_ws('/', a, b), as key.",
+                    "Use one TEXT column that joins them, such as concat_ws('-', a, b), as key. \
+                     Joined by / it is a path, where a job or lock on a part above keeps others \
+                     out.",
                 ));
             }
             None => None,

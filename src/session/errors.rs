@@ -10,7 +10,7 @@ use datafusion::common::{SchemaError, Span};
 use datafusion::error::DataFusionError;
 use datafusion::object_store::Error::NotFound;
 
-use crate::error::{Code, Error, Position};
+use crate::error::{Code, Error, Position, nearest};
 use crate::ledger::errors::snapshot_gone;
 use crate::ledger::store::tells_of_a_gone_file;
 use crate::session::parser::syntax_error;
@@ -282,38 +282,6 @@ fn tidy(message: &str) -> String {
     }
 }
 
-/// The candidate that is at most a third of its letters away from `name`.
-pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let name = name.to_lowercase();
-    candidates
-        .map(|candidate| (distance(&name, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| {
-            *distance * 3 <= candidate.chars().count().max(name.chars().count())
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Letters to insert, delete or replace to get from `a` to `b` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (above, other) in row.iter_mut().skip(1).zip(&b) {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = *above;
-            left = replaced.min(diagonal + 1).min(left + 1);
-            *above = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,19 +318,8 @@ mod tests {
     }
 
     #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("notices", "notices"), 0);
-        assert_eq!(distance("notice", "notices"), 1);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "ab"), 2);
-    }
-
-    #[test]
-    fn only_near_names_are_suggested() {
+    fn a_near_table_is_suggested() {
         let names = ["notices", "jobs"];
-        assert_eq!(nearest("notics", names.into_iter()), Some("notices"));
-        assert_eq!(nearest("Jobs", names.into_iter()), Some("jobs"));
-        assert_eq!(nearest("contracts", names.into_iter()), None);
         let error = suggest_table(unknown_table("job", std::iter::empty()), names.into_iter());
         assert_eq!(error.hint(), Some("Did you mean \"jobs\"?"));
     }

@@ -15,10 +15,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use crate::error::{Code, Error, Position, Result};
+use crate::error::{Code, Error, Position, Result, nearest};
 use crate::functions::carrier::carrier_name;
 use crate::functions::effect::{EffectFunction, Procedures, Signature};
-use crate::session::errors::nearest;
 use crate::session::parser::{identifier, object_name};
 use crate::session::statement::{Statement, TransformBody};
 

@@ -296,13 +296,18 @@ fn sql_type(data_type: &DataType) -> String {
 fn errors(function: EffectFunction) -> &'static str {
     match function {
         EffectFunction::ScheduleJob => "SG2002 where there is no such transform.",
-        EffectFunction::SetStatus => "SG2001 where there is no such source table.",
+        EffectFunction::SetStatus => {
+            "SG2001 where there is no such source table, SG5006 where it has no room for another \
+             status."
+        }
+        EffectFunction::AcquireLock => {
+            "SG2001 where the resource is in no source table and does not begin with @."
+        }
         EffectFunction::CompleteJob => {
             "SG8005 where `columns` names a column that the source table has not."
         }
         EffectFunction::CancelJob
         | EffectFunction::RetryJob
-        | EffectFunction::AcquireLock
         | EffectFunction::RenewLock
         | EffectFunction::ReleaseLock
         | EffectFunction::Heartbeat

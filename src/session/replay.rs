@@ -22,7 +22,7 @@ use crate::model::kept::{KeptStatement, digest_of};
 use crate::session::gate::Call;
 use crate::session::sink::OutcomeCount;
 use crate::session::statement::Statement;
-use crate::session::{Reply, Session, StatementKind, Task, parser, stream_of};
+use crate::session::{LockChanges, Reply, Session, StatementKind, Task, parser, stream_of};
 use crate::tables::columns::{ints, texts};
 
 /// The key as the store keeps it: every user has keys of their own. A key has no line break, so
@@ -115,10 +115,7 @@ impl Session {
     /// Those of the store.
     pub async fn take_back(&self, id: &Arc<str>, key: &str) -> Result<TakenBack> {
         let key = key_of(self.actor(), key);
-        let author = Author {
-            actor: Arc::clone(&self.actor),
-            statement_id: Arc::clone(id),
-        };
+        let author = Author::new(Arc::clone(&self.actor), Arc::clone(id));
         let noted = self.ledger().commit(author, move |draft| {
             draft.note_statement("-- taken back before it ran", Some(&key), TAKEN_BACK)
         });
@@ -212,6 +209,7 @@ fn outcome(kept: &KeptStatement, kind: StatementKind) -> Result<Reply> {
         version: kept.version.0,
         rows_affected: written.map(|written| written.rows),
         summary,
+        locks: LockChanges::default(),
         notes: vec!["this is the outcome of an earlier statement with the same key".to_owned()],
         repetition: Repetition::Summary,
     })

@@ -26,6 +26,7 @@ use crate::model::outputs::kept;
 use crate::model::state::State;
 use crate::session::core::Core;
 use crate::session::effect_node::action::{BoundCall, EffectForecast, EffectSink, forecast_fields};
+use crate::session::held::{Held, LockChanges};
 use crate::session::writeback::{Patch, Written, check_patch, write_patches};
 use crate::time::Timestamp;
 
@@ -49,6 +50,8 @@ pub struct Done {
     pub summary: Vec<OutcomeCount>,
     /// The rows that it wrote or deleted.
     pub rows_affected: Option<u64>,
+    /// The locks that it acquired and released.
+    pub locks: LockChanges,
 }
 
 /// The text of a statement, as it is kept in the ledger.
@@ -69,6 +72,8 @@ pub struct LedgerSink {
     pub core: Arc<Core>,
     /// On whose behalf.
     pub text: StatementText,
+    /// The locks of its session.
+    pub(super) held: Held,
     /// Filled when it is done.
     pub done: Arc<Mutex<Option<Done>>>,
 }
@@ -89,15 +94,17 @@ impl EffectSink for LedgerSink {
                 let summary = run.counts();
                 let json = serde_json::to_string(&summary).unwrap_or_default();
                 draft.note_statement(&text.sql, text.idempotency_key.as_deref(), &json)?;
-                Ok((run.results(), summary))
+                Ok((run.results(), summary, run.locks()))
             })
             .await?;
-        let (results, summary) = committed.reply;
+        let (results, summary, locks) = committed.reply;
+        self.held.follow(&locks);
         if let Ok(mut done) = self.done.lock() {
             *done = Some(Done {
                 version: committed.version,
                 summary,
                 rows_affected: None,
+                locks,
             });
         }
         Ok(results)
@@ -258,6 +265,7 @@ impl EffectForecast for LedgerForecast {
                 version: foreseen.version,
                 summary,
                 rows_affected: None,
+                locks: LockChanges::default(),
             });
         }
         Ok(forecasts)
@@ -334,6 +342,29 @@ impl<'c> Run<'c> {
         counts.into_iter().map(count).collect()
     }
 
+    fn locks(&self) -> LockChanges {
+        let mut changes = LockChanges::default();
+        let of_locks = self.calls.iter().zip(&self.decisions).filter(|(call, _)| {
+            matches!(
+                call.function,
+                EffectFunction::AcquireLock | EffectFunction::ReleaseLock
+            )
+        });
+        for (call, decisions) in of_locks {
+            for (row, decision) in decisions.iter().enumerate() {
+                if decision.outcome == Outcome::Acquired {
+                    changes.acquired.extend(decision.token);
+                }
+                if decision.outcome == Outcome::Released {
+                    let token = Args { call, row }.int(TOKEN);
+                    let token = token.and_then(|token| u64::try_from(token).ok());
+                    changes.released.extend(token.map(Token));
+                }
+            }
+        }
+        changes
+    }
+
     fn results(&self) -> Vec<ArrayRef> {
         let pairs = self.calls.iter().zip(&self.decisions);
         pairs
@@ -348,6 +379,9 @@ impl<'c> Run<'c> {
             .collect()
     }
 }
+
+/// The place of argument `token` of `release_lock`.
+const TOKEN: usize = 1;
 
 /// The place of argument `source_id` of `schedule_job`.
 const SOURCE_ID: usize = 1;
@@ -585,8 +619,7 @@ fn decide(
                     .text(2)
                     .and_then(LockMode::parse)
                     .unwrap_or(LockMode::Exclusive),
-                owner: args.text(3),
-                reason: args.text(4),
+                reason: args.text(3),
             },
         ),
         EffectFunction::RenewLock => draft.renew_lock(text(0), Token(args.id(1)), args.duration(2)),

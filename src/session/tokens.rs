@@ -21,10 +21,7 @@ use crate::model::tokens::{AccessToken, Role, Validity};
 const PREFIX: &str = "sgt_";
 
 fn author(actor: &str) -> Author {
-    Author {
-        actor: actor.into(),
-        statement_id: Uuid::now_v7().to_string().into(),
-    }
+    Author::new(actor, Uuid::now_v7().to_string())
 }
 
 /// Makes a token.

@@ -36,7 +36,7 @@ use crate::session::effect_node::planning::plan_statement;
 use crate::session::effect_node::{EffectNode, RootAction};
 use crate::session::parser::{identifier, object_name};
 use crate::session::sink::{Done, StatementText};
-use crate::session::{names, query_tree};
+use crate::session::{LockChanges, names, query_tree};
 use crate::tables::source_table::{SystemColumn, user_schema};
 
 /// What a write does with the rows of its query.
@@ -495,6 +495,7 @@ impl WriteAction {
                 version,
                 summary: Vec::new(),
                 rows_affected: Some(rows),
+                locks: LockChanges::default(),
             });
         }
     }

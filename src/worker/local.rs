@@ -47,10 +47,7 @@ impl Local {
     }
 
     fn author(&self) -> Author {
-        Author {
-            actor: Arc::clone(&self.worker),
-            statement_id: Uuid::now_v7().to_string().into(),
-        }
+        Author::new(Arc::clone(&self.worker), Uuid::now_v7().to_string())
     }
 }
 
@@ -77,22 +74,16 @@ impl Queue for Local {
         Ok(())
     }
 
-    async fn claim(&self, names: &[String], turn: u64) -> Result<Option<Group>> {
+    /// The state knows whose job comes first, so nobody needs a turn.
+    async fn claim(&self, names: &[String], _turn: u64) -> Result<Option<Group>> {
         let wanted = names.to_vec();
         let worker = Arc::clone(&self.worker);
         let asked_at = Instant::now();
         let committed = self.core.ledger.commit(self.author(), move |draft| {
-            let mut ids = runnable(draft.state(), &wanted)
+            let ids = runnable(draft.state(), &wanted)
                 .map(|transform| transform.id)
                 .collect::<Vec<_>>();
-            let first = usize::try_from(turn).unwrap_or(0) % ids.len().max(1);
-            ids.rotate_left(first);
-            for id in ids {
-                if let Some(group) = claim_group(draft, &worker, id, asked_at)? {
-                    return Ok(Some(group));
-                }
-            }
-            Ok(None)
+            claim_group(draft, &worker, &ids, asked_at)
         });
         Ok(committed.await?.reply)
     }
@@ -308,15 +299,15 @@ fn selected(transform: &Transform, names: &[String]) -> Selected {
 fn claim_group(
     draft: &mut Draft<'_>,
     worker: &str,
-    id: TransformId,
+    ids: &[TransformId],
     claimed_at: Instant,
 ) -> Result<Option<Group>> {
-    let Some(transform) = draft.state().transforms.get(&id).map(Arc::clone) else {
+    let started = draft.claim_group(worker, ids)?;
+    let state = draft.state();
+    let id = started.first().map(|one| one.transform);
+    let Some(transform) = id.and_then(|id| state.transforms.get(&id)) else {
         return Ok(None);
     };
-    let size = usize::try_from(transform.def().group_size).unwrap_or(usize::MAX);
-    let started = draft.claim_jobs(worker, &[id], size)?;
-    let state = draft.state();
     let jobs = started.iter().map(|one| {
         let job = state.job(one.attempt.job)?;
         Some(GroupJob {
@@ -336,7 +327,7 @@ fn claim_group(
     });
     let jobs = jobs.collect::<Option<Vec<_>>>();
     let jobs = jobs.ok_or_else(|| Error::bug("a started job has no source"))?;
-    Ok((!jobs.is_empty()).then(|| Group {
+    Ok(Some(Group {
         transform: Arc::clone(&transform.name),
         def: Arc::clone(&transform.version.def),
         jobs,
@@ -368,14 +359,26 @@ fn decide_one(
     written: Option<(&Written, RunId)>,
 ) -> Result<Verdict> {
     let decision = match &one.outcome {
-        Outcome::Completed { status, .. } => draft.complete_job(
-            one.report,
-            Completion {
-                status: status.as_deref(),
-                row: written.and_then(|(written, run)| written.row(run, one.report.job)),
-                output_uri: one.output.as_deref(),
-            },
-        )?,
+        Outcome::Completed { status, .. } => {
+            let done = draft.complete_job(
+                one.report,
+                Completion {
+                    status: status.as_deref(),
+                    row: written.and_then(|(written, run)| written.row(run, one.report.job)),
+                    output_uri: one.output.as_deref(),
+                },
+            )?;
+            // Nobody else will end the attempt.
+            if done.outcome == Verdict::TooManyStatuses {
+                let failure = Failure {
+                    code: Code::TooManyStatuses.as_str(),
+                    message: &done.reason,
+                };
+                draft.fail_job(one.report, failure)?
+            } else {
+                done
+            }
+        }
         Outcome::Failed { code, message } => {
             draft.fail_job(one.report, Failure { code, message })?
         }

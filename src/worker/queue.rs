@@ -141,7 +141,8 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// Claims a group, of these transforms or of all that this worker can run.
     ///
     /// # Arguments
-    /// `turn`: which transform is asked first, so that none starves the others.
+    /// `turn`: which transform is asked first where nobody knows whose job comes first, so that
+    /// none starves the others.
     ///
     /// # Errors
     /// Those of the store or of the way to it.

@@ -324,12 +324,12 @@ async fn what_info_announces_is_what_comes() {
     let server = Server::start(&store);
     server.prepare().await;
     for sql in [
-        "SELECT acquire_lock('a') AS token",
-        "CALL acquire_lock('b')",
+        "SELECT acquire_lock('@a') AS token",
+        "CALL acquire_lock('@b')",
         "SELECT schedule_job('index', 'a'), set_status('notices', 'b', 'RAW')",
-        "PREVIEW SELECT acquire_lock('c')",
+        "PREVIEW SELECT acquire_lock('@c')",
         "PREVIEW SELECT schedule_job('index', id) FROM notices",
-        "SELECT release_lock('a', 1)",
+        "SELECT release_lock('@a', 1)",
         "SELECT * FROM notices",
         "SELECT * FROM jobs",
         "SELECT count(*), max(n), array_agg(id) FROM notices GROUP BY n > 1",

@@ -287,7 +287,7 @@ async fn parameters_are_values_and_never_syntax() {
     assert_eq!(rows, json!([{"job": "1"}]));
     let sql = "SELECT acquire_lock($1) AS token";
     let rows = server
-        .json(json!({"sql": sql, "params": ["a 'lock'"]}), &[])
+        .json(json!({"sql": sql, "params": ["@a 'lock'"]}), &[])
         .await
         .ok()
         .json();
@@ -296,9 +296,9 @@ async fn parameters_are_values_and_never_syntax() {
     let rows = server.json(request, &[]).await.ok().json();
     assert_eq!(rows[0]["source_id"], "a");
     let resource = server
-        .value("SELECT resource FROM locks WHERE resource LIKE 'a %'")
+        .value("SELECT resource FROM locks WHERE resource LIKE '@a %'")
         .await;
-    assert_eq!(resource, "a 'lock'");
+    assert_eq!(resource, "@a 'lock'");
     let request = json!({"sql": "SELECT $1 + $2", "params": [1]});
     server.json(request, &[]).await.fails(400, Code::PlanError);
 }

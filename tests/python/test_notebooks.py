@@ -132,7 +132,7 @@ def test_no_lock_and_no_job_is_left(gate, monkeypatch, time):
         " ORDER BY token",
         [token],
     )
-    assert held["owner"].tolist() == ["ann"] * 3 + ["bob"]
+    assert held["owner"].tolist() == ["ann"] * 4
     assert held["ending"].str.contains("released").all(), held
     assert number(gate, "SELECT count(*) FROM locks") == 0
     states = gate.query("SELECT state FROM jobs WHERE job_id > $1", [job])

@@ -77,12 +77,12 @@ def test_a_plan_that_is_taken_back_runs_on_no_server_and_one_that_has_run_says_s
         where = "/v1/flight/stream/" + asked["endpoints"][0]["ticket"]
         return where, "/v1/statements/" + asked["statement_id"]
 
-    where, record = plan("taken-back")
+    where, record = plan("@taken-back")
     assert first.send("DELETE", record).json()["state"] == "cancelled"
     for server in (first, second):
         answer = server.send("GET", where)
         assert (answer.status, answer.code()) == (409, "SG4010")
-    where, record = plan("run-elsewhere")
+    where, record = plan("@run-elsewhere")
     answer = second.send("GET", where)
     # Whichever server runs it, it is the statement that was planned.
     assert answer.status == 200 and answer.headers["Sluicegate-Statement-Id"] in record
@@ -91,7 +91,7 @@ def test_a_plan_that_is_taken_back_runs_on_no_server_and_one_that_has_run_says_s
     first.kill()
     third = Server("store", tmp_path)
     held = third.rows("SELECT resource FROM locks")
-    assert held == [("run-elsewhere",)]
+    assert held == [("@run-elsewhere",)]
     second.stop()
     third.stop()
     run("--store", "store", "check", folder=tmp_path)

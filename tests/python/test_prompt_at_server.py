@@ -111,7 +111,7 @@ def test_tokens_come_from_a_file_or_the_environment_and_read_only_is_kept(tmp_pa
 
 def test_a_large_effect_is_asked_about_and_a_no_does_nothing(server):
     """At a terminal, as a person sees it."""
-    sql = "SELECT acquire_lock(concat('r/', value)) FROM generate_series(1, 1001);\n"
+    sql = "SELECT acquire_lock(concat('@r/', value)) FROM generate_series(1, 1001);\n"
     master, slave = pty.openpty()
     person = subprocess.Popen(
         [BINARY, "--server", server.url, "-c", sql],

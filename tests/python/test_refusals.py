@@ -287,12 +287,12 @@ def test_more_rows_than_wanted_are_refused_before_anything_is_changed(guarded):
 def test_a_ticket_is_run_by_get_only(guarded):
     authorization = guarded.tokens["admin"]
     asked = guarded.send(
-        "POST", "/v1/flight/info", b"SELECT acquire_lock('once')", Authorization=authorization
+        "POST", "/v1/flight/info", b"SELECT acquire_lock('@once')", Authorization=authorization
     )
     where = "/v1/flight/stream/" + asked.json()["endpoints"][0]["ticket"]
     answer = guarded.send("HEAD", where, Authorization=authorization)
     assert (answer.status, answer.headers["Allow"]) == (405, "GET")
-    held = "SELECT count(*) FROM locks WHERE resource = 'once'"
+    held = "SELECT count(*) FROM locks WHERE resource = '@once'"
     assert guarded.number(held, Authorization=authorization) == 0
     assert guarded.send("GET", where, Authorization=authorization).status == 200
     assert guarded.number(held, Authorization=authorization) == 1
@@ -307,14 +307,14 @@ def test_the_ticket_of_a_statement_that_has_ended_tells_its_outcome_also_after_a
         where = "/v1/flight/stream/" + asked["endpoints"][0]["ticket"]
         return where, "/v1/statements/" + asked["statement_id"]
 
-    where, record = plan("ended")
+    where, record = plan("@ended")
     first = guarded.send("GET", where, Authorization=authorization)
     assert guarded.send("DELETE", record, Authorization=authorization).status == 202
     again = guarded.send("GET", where, Authorization=authorization)
     assert (again.status, again.body) == (200, first.body)
     assert again.headers["Idempotency-Replayed"] == "?1"
     # One that was taken back before it ran never runs, and says why.
-    where, record = plan("taken-back")
+    where, record = plan("@taken-back")
     assert guarded.send("DELETE", record, Authorization=authorization).status == 202
     for path in (where, record + "/result"):
         answer = guarded.send("GET", path, Authorization=authorization)
@@ -335,7 +335,7 @@ def test_the_limits_of_a_fetch_count_beside_those_of_its_plan(guarded):
 
 def test_a_change_whose_rows_have_no_such_format_says_that_it_is_committed(guarded):
     for prefer in ({}, {"Prefer": "wait=60"}):
-        name = f"unfit-{len(prefer)}"
+        name = f"@unfit-{len(prefer)}"
         headers = {
             "Authorization": guarded.tokens["admin"],
             "Accept": "application/vnd.apache.parquet",
@@ -355,7 +355,7 @@ def test_a_repetition_that_is_not_waited_for_says_so(guarded):
         "Idempotency_Key": uuid.uuid4(),
         "Prefer": "wait=60",
     }
-    sql = "SELECT acquire_lock('asynchronous')"
+    sql = "SELECT acquire_lock('@asynchronous')"
     first = guarded.sql(sql, **headers)
     again = guarded.sql(sql, **headers)
     assert first.status == again.status == 200 and again.body == first.body

@@ -125,10 +125,7 @@ impl Actor {
         decide: impl Fn(&mut Draft<'_>) -> Result<R> + Send + 'static,
     ) -> Option<R> {
         let statement = chance::id(self.process.ledger.now()).to_string();
-        let author = Author {
-            actor: self.name.as_str().into(),
-            statement_id: statement.as_str().into(),
-        };
+        let author = Author::new(self.name.as_str(), statement.as_str());
         let committed = self.process.ledger.commit(author, move |draft| {
             let decided = decide(draft)?;
             draft.note_statement(what, None, "{}")?;
@@ -195,7 +192,6 @@ impl Actor {
             let options = AcquireOptions {
                 ttl: Some(ttl),
                 mode: LockMode::Exclusive,
-                owner: None,
                 reason: None,
             };
             draft.acquire_lock(&path, options)

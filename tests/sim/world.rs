@@ -127,10 +127,7 @@ async fn set_up(shelf: &Arc<Shelf>, began: Instant) {
     let quiet = Faults::default();
     let process = Process::start("setup".into(), shelf, quiet, Answers::Certain, clock);
     let process = process.await.unwrap();
-    let author = Author {
-        actor: "setup".into(),
-        statement_id: chance::id(process.ledger.now()).to_string().into(),
-    };
+    let author = Author::new("setup", chance::id(process.ledger.now()).to_string());
     let committed = process.ledger.commit(author, |draft| {
         draft.create_table(TABLE, &table_def(KeyType::Text), IfExists::Fail)?;
         for name in TRANSFORMS {

@@ -185,7 +185,6 @@ fn command(draft: &mut Draft<'_>, (kind, a, b): Op) -> Result<()> {
                 } else {
                     LockMode::Exclusive
                 },
-                owner: (a % 2 == 0).then_some("bob"),
                 reason: (a % 3 == 0).then_some("because"),
             };
             draft.acquire_lock(&resource, options).map(drop)

@@ -410,7 +410,6 @@ async fn write_fixture(folder: &Path) {
             let options = AcquireOptions {
                 ttl: None,
                 mode: LockMode::Exclusive,
-                owner: None,
                 reason: Some("a look"),
             };
             draft.acquire_lock("notices/c", options).map(drop)?;

@@ -1,4 +1,4 @@
-//! Scheduling, cancelling, retrying, claiming, and what time brings about.
+//! Scheduling, cancelling, retrying, and what time brings about.
 
 use std::sync::Arc;
 
@@ -10,7 +10,6 @@ use crate::model::event::{AttemptRef, Event, Refusal, Scheduled, SourceRef};
 use crate::model::jobs::{Job, JobState, Liveness};
 use crate::model::keys::Key;
 use crate::model::rules;
-use crate::model::state::Transform;
 use crate::model::transform::Permission;
 use crate::time::Timestamp;
 
@@ -46,17 +45,6 @@ pub struct ScheduleOptions<'a> {
     pub params: Option<&'a str>,
     /// A name for the batch.
     pub batch: Option<&'a str>,
-}
-
-/// A job that a worker has got.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StartedJob {
-    /// The job, the attempt and its token.
-    pub attempt: AttemptRef,
-    /// The transform.
-    pub transform: TransformId,
-    /// The end of the lease.
-    pub expires_at: Timestamp,
 }
 
 impl Draft<'_> {
@@ -214,6 +202,7 @@ impl Draft<'_> {
             table: target.table,
             slot,
             key,
+            under: None,
         })
     }
 
@@ -387,102 +376,6 @@ impl Draft<'_> {
         Ok(decision)
     }
 
-    /// Gives waiting jobs to a worker, together with the locks on their sources.
-    ///
-    /// Jobs are taken in the order of priority, time and id from the transforms in the order
-    /// given. A job whose source is held by somebody stays in the queue; one whose source is gone
-    /// or no longer in a status that the transform takes is cancelled.
-    ///
-    /// # Errors
-    /// `SG9001 bug`.
-    pub fn claim_jobs(
-        &mut self,
-        worker: &str,
-        transforms: &[TransformId],
-        max: usize,
-    ) -> Result<Vec<StartedJob>> {
-        let mut started = Vec::new();
-        for &id in transforms {
-            let Some(transform) = self.state.transforms.get(&id).map(Arc::clone) else {
-                continue;
-            };
-            let free = transform
-                .def()
-                .running_max()
-                .saturating_sub(transform.running);
-            let room = usize::try_from(free)
-                .unwrap_or(usize::MAX)
-                .min(max - started.len());
-            let picked = self.pick(&transform, room);
-            for (job, reason) in picked.cancel {
-                self.emit(&Event::JobCancelled {
-                    job,
-                    reason: &reason,
-                })?;
-            }
-            let expires_at = self.at.after(transform.def().lease());
-            for (job, attempt) in picked.start {
-                let token = Token(self.state.last_token.0 + 1);
-                let attempt = AttemptRef {
-                    job,
-                    attempt,
-                    token,
-                };
-                self.emit(&Event::JobStarted {
-                    attempt,
-                    worker,
-                    transform_version: transform.version.number,
-                    expires_at,
-                })?;
-                started.push(StartedJob {
-                    attempt,
-                    transform: id,
-                    expires_at,
-                });
-            }
-        }
-        Ok(started)
-    }
-
-    fn pick(&self, transform: &Transform, room: usize) -> Picked {
-        let mut picked = Picked::default();
-        if room == 0 {
-            return picked;
-        }
-        let Some(table) = self.state.tables.get(&transform.table) else {
-            return picked;
-        };
-        for id in transform.queue.ready(self.at) {
-            if picked.start.len() >= room || picked.cancel.len() >= CLAIM_CANCELS_MAX {
-                break;
-            }
-            let Some(job) = self.state.job(id) else {
-                continue;
-            };
-            let Some(source) = table.source(job.slot) else {
-                picked
-                    .cancel
-                    .push((id, "its source was deleted".to_owned()));
-                continue;
-            };
-            if rules::source_is_free(&self.state.locks, table, job.slot, source)
-                == Permission::Denied
-            {
-                continue;
-            }
-            let status = table.status_name(source.status);
-            match rules::status_is_taken(transform, status) {
-                Permission::Allowed => picked.start.push((id, job.attempt.saturating_add(1))),
-                Permission::Denied => {
-                    picked
-                        .cancel
-                        .push((id, format!("its source has status {status} by now")));
-                }
-            }
-        }
-        picked
-    }
-
     /// Ends what has outlived its lease: running jobs crash, locks expire. Whoever commits next
     /// notices; nobody needs to watch.
     ///
@@ -525,29 +418,19 @@ impl Draft<'_> {
                 reason: "its lease ran out",
             });
         }
-        let run_at = (job.crashes + 1 < self.limits.crashes_max)
-            .then(|| self.at.after(self.pause_after(job, job.crashes + 1)));
+        let again = job.crashes + 1 < self.limits.crashes_max
+            && rules::attempt_follows(job) == Permission::Allowed;
+        let run_at = again.then(|| self.at.after(self.pause_after(job, job.crashes + 1)));
         self.emit(&Event::JobCrashed { attempt, run_at })
     }
 
     /// The pause before the next attempt of a job.
     pub(in crate::model) fn pause_after(&self, job: &Job, times: u16) -> std::time::Duration {
-        self.state
-            .transforms
-            .get(&job.transform)
-            .map(|transform| transform.def().backoff(times, job.token.0))
+        let def = self.state.def_of(job);
+        def.map(|def| def.backoff(times, job.token.0))
             .unwrap_or_default()
     }
 }
 
-/// Jobs that one claim cancels at the most. Bounds the size of its commit.
-const CLAIM_CANCELS_MAX: usize = 10_000;
-
 /// Leases of either kind that one commit ends at the most; the next commit ends the others.
 const EXPIRIES_MAX: usize = 100_000;
-
-#[derive(Default)]
-struct Picked {
-    start: Vec<(JobId, u16)>,
-    cancel: Vec<(JobId, String)>,
-}

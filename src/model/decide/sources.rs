@@ -11,7 +11,7 @@ use crate::model::event::{Event, RowRef, SourceRef};
 use crate::model::jobs::Liveness;
 use crate::model::keys::Key;
 use crate::model::rules;
-use crate::model::sources::{INITIAL_STATUS, SourceTable};
+use crate::model::sources::{INITIAL_STATUS, STATUSES_MAX, SourceTable};
 use crate::model::transform::Permission;
 
 /// A Parquet file that is to join a table.
@@ -115,7 +115,8 @@ impl Draft<'_> {
     /// `rows`: per row of the run, in file order, its key and the status that was given.
     ///
     /// # Errors
-    /// `SG3001 duplicate-key`, `SG3003 row-locked`.
+    /// `SG3001 duplicate-key`, `SG3002 invalid-key`, `SG3003 row-locked`, `SG5006
+    /// too-many-statuses`.
     pub fn write_rows<'k>(
         &mut self,
         table: &str,
@@ -150,8 +151,15 @@ impl Draft<'_> {
         let source = slot.and_then(|slot| Some((slot, found.source(slot)?)));
         let Some((slot, source)) = source else {
             let slot = slot.unwrap_or(Slot(found.keys.len()));
-            let source = SourceRef { table, slot, key };
             let status = status.unwrap_or(INITIAL_STATUS);
+            self.insertable(found, key, status)?;
+            let under = self.under(found, key);
+            let source = SourceRef {
+                table,
+                slot,
+                key,
+                under,
+            };
             return self.emit(&Event::SourceInserted {
                 source,
                 row,
@@ -171,12 +179,47 @@ impl Draft<'_> {
         }
         let changes_status =
             status.is_some_and(|status| found.status_name(source.status) != status);
-        let source = SourceRef { table, slot, key };
+        if let Some(status) = status {
+            fits(found, status)?;
+        }
+        let under = self.under(found, key);
+        let source = SourceRef {
+            table,
+            slot,
+            key,
+            under,
+        };
         self.emit(&Event::SourceUpdated { source, row })?;
         match status {
             Some(status) if changes_status => self.emit(&Event::StatusSet { source, status }),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Whether a row of a new key may come.
+    fn insertable(&self, table: &SourceTable, key: Key<'_>, status: &str) -> Result<()> {
+        if let Err(problem) = rules::key_is_path(table, key) {
+            let message = format!(
+                "key \"{key}\" of table \"{}\" is no path: {problem}",
+                table.name
+            );
+            return Err(Error::new(Code::InvalidKey, message)
+                .with_detail("Locks and jobs name sources by their keys. Nothing was inserted.")
+                .with_hint(
+                    "Write a key whose parts between slashes are not empty, such as 00123-2024 or \
+                     2024/00123; or leave the row out with WHERE.",
+                ));
+        }
+        if let Some(holder) = self.holder_of_key(table, key) {
+            let message = format!("key \"{key}\" of table \"{}\" is locked", table.name);
+            return Err(Error::new(Code::RowLocked, message)
+                .with_detail(format!(
+                    "No row can come there: {}. Nothing was inserted.",
+                    holder.reason
+                ))
+                .with_hint("Wait for it, or show the token of the lock where it is yours."));
+        }
+        fits(table, status)
     }
 
     /// Gives sources the rows of a run.
@@ -243,6 +286,7 @@ impl Draft<'_> {
             table: table.id,
             slot: row.slot,
             key,
+            under: self.under(now, key),
         })
     }
 
@@ -322,4 +366,131 @@ fn row_locked(table: &SourceTable, key: Key<'_>, reason: &str) -> Error {
         "It cannot be changed: {reason}. Nothing was changed."
     ))
     .with_hint("Wait for it, or add AND NOT locked to the WHERE.")
+}
+
+/// Rule 10: whether a source may get this status.
+///
+/// # Errors
+/// `SG5006 too-many-statuses`.
+pub(in crate::model) fn fits(table: &SourceTable, status: &str) -> Result<()> {
+    match rules::status_fits(table, status) {
+        Permission::Allowed => Ok(()),
+        Permission::Denied => Err(too_many_statuses(table, status)),
+    }
+}
+
+fn too_many_statuses(table: &SourceTable, status: &str) -> Error {
+    Error::new(
+        Code::TooManyStatuses,
+        format!(
+            "table \"{}\" has no room for status \"{status}\"",
+            table.name
+        ),
+    )
+    .with_detail(format!(
+        "It has had {STATUSES_MAX} statuses, which is the most. Nothing was changed."
+    ))
+    .with_hint("Use a status that it has, and keep what differs from row to row in a column.")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::apply::apply;
+    use crate::model::event::Origin;
+    use crate::model::keys::KeyType;
+    use crate::model::lineage::{FORMAT, SILENT_FORMAT};
+    use crate::model::rules::Rule;
+    use crate::model::testing::{World, texts};
+
+    use super::*;
+
+    /// Sources with the keys `x//y`, `/z`, `w/` and '' were there, and could not be locked.
+    #[test]
+    fn keys_that_are_no_paths_are_refused() {
+        let mut world = World::new(KeyType::Text, &[]);
+        for key in ["", "/", "/z", "w/", "x//y", "a\nb", "a\u{7f}"] {
+            let inserted = world.insert("ann", &[], &[Key::Text(key)]);
+            let code = inserted.map_err(|error| error.code());
+            assert_eq!(code, Err(Code::InvalidKey), "{key:?}");
+        }
+        let long = "x".repeat(1023);
+        assert!(world.insert("ann", &[], &[Key::Text(&long)]).is_err());
+        world
+            .insert("ann", &[], &[Key::Text(&long[..1022])])
+            .unwrap();
+        world
+            .insert("ann", &[], &texts(&["x/y", "@z", " ", "."]))
+            .unwrap();
+    }
+
+    /// Older ledgers hold commits that broke rules which came later.
+    #[test]
+    fn a_commit_is_judged_by_the_rules_of_its_format() {
+        let mut world = World::new(KeyType::Text, &texts(&["a"]));
+        let token = world.lock("ann", "n").token;
+        let at = world.now;
+        let origin = |actor| Origin {
+            actor,
+            statement_id: "s",
+            at,
+        };
+        let source = |slot, key, under| SourceRef {
+            table: TableId(world.state.tables.keys().next().unwrap().0),
+            slot: Slot(slot),
+            key: Key::Text(key),
+            under,
+        };
+        let set = |under| Event::StatusSet {
+            source: source(0, "a", under),
+            status: "X",
+        };
+        let insert = |key| Event::SourceInserted {
+            source: source(1, key, token),
+            row: RowRef {
+                run: RunId(2),
+                row: 0,
+            },
+            status: "RAW",
+        };
+        let check = |format, actor, event: &Event<'_>, broken: Option<Rule>| {
+            let mut state = world.state.clone();
+            state.lineage.format = format;
+            let version = state.version.next();
+            let table = *state.tables.keys().next().unwrap();
+            let run = Event::RunAdded {
+                table,
+                run: RunId(2),
+                path: "p",
+                rows: 1,
+                bytes: 1,
+            };
+            apply(&mut state, version, origin(actor), &run).unwrap();
+            let applied = apply(&mut state, version, origin(actor), event);
+            assert_eq!(
+                applied.err().map(|found| found.rule),
+                broken,
+                "{format} {event:?}"
+            );
+        };
+        check(SILENT_FORMAT, "ann", &set(None), None);
+        check(SILENT_FORMAT, "bob", &set(None), Some(Rule::OneHolder));
+        check(FORMAT, "ann", &set(None), Some(Rule::OwnLock));
+        check(FORMAT, "bob", &set(token), Some(Rule::OwnLock));
+        check(FORMAT, "ann", &set(token), None);
+        check(SILENT_FORMAT, "bob", &insert("x//y"), None);
+        check(FORMAT, "ann", &insert("x//y"), Some(Rule::Paths));
+        check(FORMAT, "bob", &insert("x/y"), Some(Rule::OwnLock));
+        check(FORMAT, "ann", &insert("x/y"), None);
+        let free = Event::LockAcquired {
+            resource: "@x",
+            token: crate::id::Token(world.state.last_token.0 + 1),
+            mode: crate::model::locks::LockMode::Exclusive,
+            owner: "ann",
+            reason: None,
+            expires_at: at.after(std::time::Duration::from_secs(1)),
+        };
+        check(FORMAT, "ann", &free, None);
+        check(FORMAT, "bob", &free, Some(Rule::OwnLock));
+        check(SILENT_FORMAT, "bob", &free, None);
+    }
 }

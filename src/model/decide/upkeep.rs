@@ -61,10 +61,7 @@ mod tests {
         statement: &str,
         decide: impl FnOnce(&mut Draft<'_>),
     ) -> State {
-        let author = Author {
-            actor: "ann".into(),
-            statement_id: statement.into(),
-        };
+        let author = Author::new("ann", statement);
         let now = Timestamp(0).after(Duration::from_secs(seconds));
         let limits = Limits::default();
         let version = Version(state.version.0 + 1);
@@ -97,7 +94,6 @@ mod tests {
         let options = |seconds| AcquireOptions {
             ttl: Some(Duration::from_secs(seconds)),
             mode: LockMode::Exclusive,
-            owner: None,
             reason: None,
         };
         let state = committed(&State::default(), 1000, "right", |draft| {

@@ -1,5 +1,6 @@
 //! Everything of a state that is small, as JSON: counters, tables, transforms, views.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,9 @@ struct FrozenTransform {
     created_by: String,
     dropped: bool,
     running: u64,
+    /// What older versions say of which attempts run. Checkpoints of before 3 lack it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    older: BTreeMap<u32, TransformDef>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -257,6 +261,11 @@ impl FrozenTransform {
             created_by: transform.created_by.to_string(),
             dropped: transform.dropped == Dropped::Yes,
             running: transform.running,
+            older: transform
+                .older
+                .iter()
+                .map(|(version, def)| (*version, TransformDef::clone(def)))
+                .collect(),
         }
     }
 
@@ -278,6 +287,12 @@ impl FrozenTransform {
             },
             queue: Queue::default(),
             running: self.running,
+            attempts: BTreeMap::new(),
+            older: self
+                .older
+                .iter()
+                .map(|(version, def)| (*version, Arc::new(def.clone())))
+                .collect(),
         }
     }
 }

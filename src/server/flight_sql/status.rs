@@ -42,7 +42,9 @@ fn rpc(code: Code) -> Rpc {
         }
         Code::WriteConflict | Code::Contended => Rpc::Aborted,
         Code::Cancelled => Rpc::Cancelled,
-        Code::TooManyRows | Code::OutOfMemory | Code::TooLarge => Rpc::ResourceExhausted,
+        Code::TooManyRows | Code::OutOfMemory | Code::TooLarge | Code::TooManyStatuses => {
+            Rpc::ResourceExhausted
+        }
         Code::Timeout | Code::AttemptTimeout => Rpc::DeadlineExceeded,
         Code::TooBusy | Code::StoreUnavailable | Code::SnapshotGone | Code::ClockOff => {
             Rpc::Unavailable

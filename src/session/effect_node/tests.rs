@@ -470,7 +470,7 @@ async fn arguments_may_be_named_positional_or_left_out() {
     )
     .await;
     check(
-        "CALL acquire_lock('a', '1 minute', owner => 'me')",
+        "CALL acquire_lock('a', '1 minute', reason => 'me')",
         "acquire_lock(a,PT60S,NULL,me",
         "1",
     )

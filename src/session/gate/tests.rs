@@ -184,14 +184,14 @@ fn effects_stand_only_as_bare_items_of_the_outermost_select() {
 
 #[test]
 fn the_rewritten_query_holds_carriers_with_all_arguments() {
-    let parsed = parse("SELECT id, acquire_lock('a', owner => name) AS L FROM t").unwrap();
+    let parsed = parse("SELECT id, acquire_lock('a', reason => name) AS L FROM t").unwrap();
     let Statement::Effect(query) = parsed.statement else {
         panic!("no effect")
     };
     let (query, items) = gate(Access::ReadWrite).rewrite_effects(*query).unwrap();
     assert_eq!(
         query.to_string(),
-        "SELECT id, \"__arguments_of_acquire_lock\"('a', NULL, NULL, name, NULL) AS \
+        "SELECT id, \"__arguments_of_acquire_lock\"('a', NULL, NULL, name) AS \
          \"__effect_0\" FROM t"
     );
     assert_eq!(items.len(), 1);
