@@ -24,6 +24,9 @@ pub struct AcquireOptions<'a> {
     pub reason: Option<&'a str>,
 }
 
+/// A lock that is to be released; its owner, where that is not known to be the author.
+type Releasable = (Token, Option<Arc<str>>);
+
 /// Whether a lock may be released without its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Force {
@@ -248,7 +251,7 @@ impl Draft<'_> {
     }
 
     /// All locks on a resource itself, with their owners.
-    fn all_locks_on(&self, resource: &str) -> Result<Vec<(Token, Option<Arc<str>>)>, Decision> {
+    fn all_locks_on(&self, resource: &str) -> Result<Vec<Releasable>, Decision> {
         let covering = self.state.locks.covering(resource);
         let on_it: Vec<_> = covering
             .filter(|(path, _)| path.as_ref() == resource)
