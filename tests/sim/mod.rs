@@ -23,7 +23,7 @@ use world::{Setting, play};
 const KEPT: &[(u64, &str)] = &[];
 
 /// Seeds of a run without settings.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 20;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
