@@ -87,9 +87,10 @@ struct FrozenTransform {
     created_by: String,
     dropped: bool,
     running: u64,
-    /// What older versions say of which attempts run. Checkpoints of before 3 lack it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    older: BTreeMap<u32, TransformDef>,
+    /// What older versions say of which attempts run. Checkpoints of before 3 lack it. Pairs: a map
+    /// with numbers as keys cannot be read back where serde flattens what it is part of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    older: Vec<(u32, TransformDef)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
