@@ -356,7 +356,6 @@ impl Committer {
         inbox: &mut mpsc::Receiver<Request>,
     ) -> Result<Outcome> {
         let path = codec::commit_path(version);
-        let asked_at = self.clock.running();
         let (store, bytes) = (self.store.clone(), round.encoded.bytes.clone());
         let put = async { store.put(&path, bytes).await };
         let stamp = match self.meanwhile(put, version, inbox).await? {
@@ -364,8 +363,8 @@ impl Committer {
             Put::Created(stamp) => stamp,
         };
         let (known, grace) = (self.state.version, self.limits.ledger_grace);
-        // Asked with the reading from after the put: it is the put that may have slept.
-        let asked = self.clock.running().max(asked_at);
+        // The reading is from after the put: it is the put that may have slept.
+        let asked = self.clock.running();
         let stands = self.standing.ask(&self.store, known, asked, grace).await?;
         if stands == Stands::No {
             let statements =

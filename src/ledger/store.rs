@@ -383,9 +383,8 @@ impl Store {
                 Err(error) => error,
             };
             attempt += 1;
-            let near = !matches!(self.inner.medium, Medium::Remote);
             let late = begun.elapsed() >= self.inner.patience.wait;
-            if near || late || attempt == ATTEMPTS_MAX || refused(&error) {
+            if self.is_near() || late || attempt == ATTEMPTS_MAX || refused(&error) {
                 return Err(unavailable(verb, path, error));
             }
             tracing::debug!(%error, path, attempt, verb, "asked again");
