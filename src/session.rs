@@ -16,6 +16,7 @@ mod embedding;
 mod errors;
 pub mod gate;
 mod held;
+mod membership;
 pub mod names;
 pub mod parameters;
 pub mod parser;
@@ -26,6 +27,7 @@ pub mod script;
 pub mod sink;
 pub mod source_rows;
 pub mod statement;
+mod syntax;
 pub mod tokens;
 pub mod transforms;
 pub mod write;
@@ -70,7 +72,7 @@ use crate::session::parameters::Parameters;
 use crate::session::progress::Watcher;
 use crate::session::sink::{Done, LedgerForecast, LedgerSink, StatementText};
 use crate::session::statement::{Parsed, Statement};
-use crate::session::write::{WriteTarget, plan_write};
+use crate::session::write::{Extra, WriteTarget, plan_write};
 use crate::tables::columns::ints;
 
 pub use describe::{Description, Prepared};
@@ -190,7 +192,7 @@ struct Running {
 impl Session {
     /// A session of `actor`, whose name stands in every event that it causes.
     pub fn new(core: Arc<Core>, actor: &str, access: Access) -> Self {
-        let gate = Gate::new(access, core.known_procedures());
+        let gate = Gate::new(access, core.known_procedures(), Arc::clone(&core.callables));
         Self {
             core,
             gate: Arc::new(gate),
@@ -251,8 +253,18 @@ impl Session {
     }
 
     fn over(&self, state: &Arc<State>, tables: &[BoundTable]) -> SessionState {
-        let tables = tables.iter().map(BoundTable::provider).collect();
-        state_over(&self.base(), self.sight(state), tables)
+        self.over_with(state, tables, Vec::new())
+    }
+
+    /// The same, with tables that only this plan sees.
+    fn over_with(
+        &self,
+        state: &Arc<State>,
+        tables: &[BoundTable],
+        mut extra: Extra,
+    ) -> SessionState {
+        extra.extend(tables.iter().map(BoundTable::provider));
+        state_over(&self.base(), self.sight(state), extra)
     }
 
     /// Runs exactly one statement.
@@ -305,7 +317,7 @@ impl Session {
             mut statement,
         } = parser::parse(sql)?;
         let mut text = parameters::bind(text, &mut statement, &options.parameters)?;
-        self.gate.check(&statement)?;
+        self.gate.check(&statement, sql)?;
         bound_table::check_use(&options.tables, &statement)?;
         for table in &options.tables {
             text = format!("{text}\n{}", table.note());
@@ -426,6 +438,10 @@ impl Session {
                 let state = self.over(&running.state, &running.tables);
                 let plan = plan_statement(&state, *tree).await?;
                 self.through_context(running, state, plan).await
+            }
+            Statement::ShowCreate(name) => {
+                let rows = definitions::show_create(&running.state, &name)?;
+                self.rows(running, StatementKind::Setting, rows)
             }
             Statement::Copy(tree) => self.copy(running, *tree).await,
             Statement::Checkpoint => {
@@ -552,6 +568,15 @@ impl Session {
         self.whole(running, &state, &plan, kind).await
     }
 
+    fn write_target(&self, running: &Running) -> WriteTarget {
+        WriteTarget {
+            ledger: self.ledger().clone(),
+            text: running.text.clone(),
+            done: Arc::clone(&running.done),
+            rows_max: running.rows_max,
+        }
+    }
+
     async fn write(&self, running: Running, statement: Statement) -> Result<Reply> {
         let state = self.over(&running.state, &running.tables);
         let plan = self.plan_inner(&running, &state, statement).await?;
@@ -575,13 +600,9 @@ impl Session {
             Statement::Insert { table, tree, .. }
             | Statement::Update { table, tree }
             | Statement::Delete { table, tree } => {
-                let target = WriteTarget {
-                    ledger: self.ledger().clone(),
-                    text: running.text.clone(),
-                    done: Arc::clone(&running.done),
-                    rows_max: running.rows_max,
-                };
-                return plan_write(state, &running.state, *tree, &table, target)
+                let target = self.write_target(running);
+                let session = |extra| self.over_with(&running.state, &running.tables, extra);
+                return plan_write(&session, &running.state, *tree, &table, target)
                     .await
                     .map(Some);
             }

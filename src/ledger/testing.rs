@@ -87,8 +87,12 @@ impl World {
             .await;
         let run = real_run(&self.store, name, keys).await;
         let rows: Vec<_> = keys.iter().map(|key| (Key::Text(key), None)).collect();
-        self.commit(|draft| draft.write_rows(name, &run, WriteMode::Insert, rows.into_iter()))
-            .await;
+        self.commit(|draft| {
+            draft
+                .write_rows(name, &run, WriteMode::Insert, rows.into_iter())
+                .map(drop)
+        })
+        .await;
     }
 
     /// The version so far.

@@ -29,7 +29,7 @@ pub use claims::StartedJob;
 pub use jobs::{ScheduleOptions, ScheduleTarget};
 pub use locks::{AcquireOptions, Force};
 pub use reports::{Completion, Failure, Report};
-pub use sources::{ChangedRow, NewRun, WriteMode};
+pub use sources::{ChangedRow, NewRun, PutRow, WriteMode};
 
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $grant:ident;)*) => {

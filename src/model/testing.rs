@@ -134,7 +134,7 @@ impl World {
         let run = run(keys.len());
         let rows = keys.iter().map(|key| (*key, status));
         self.step(actor, tokens, |draft| {
-            draft.write_rows(TABLE, &run, mode, rows)
+            draft.write_rows(TABLE, &run, mode, rows).map(drop)
         })
     }
 

@@ -157,6 +157,7 @@ pub(super) fn check_use(tables: &[BoundTable], statement: &Statement) -> Result<
         | Statement::Drop { .. }
         | Statement::Set(_)
         | Statement::Show(_)
+        | Statement::ShowCreate(_)
         | Statement::Prepare(_)
         | Statement::Execute(_)
         | Statement::Transaction(_)

@@ -25,17 +25,13 @@ use crate::functions::files::Roots;
 use crate::ledger::Ledger;
 use crate::model::event::ObjectKind;
 use crate::model::state::{Object, State};
-use crate::session::parser;
+use crate::session::parser::{self, CATALOG, SCHEMA};
 use crate::session::statement::Statement;
 use crate::tables::events::Events;
 use crate::tables::operations;
 use crate::tables::snapshot_table::{SnapshotRows, SnapshotTable};
 use crate::tables::source_table::SourceProvider;
 use crate::time::Timestamp;
-
-/// The catalog and schema of everything; both are DataFusion's defaults.
-const CATALOG: &str = "datafusion";
-const SCHEMA: &str = "public";
 
 /// Views inside views, to end a circle of views. Chosen: above what a person writes, and half of
 /// what overflowed a thread's stack of 2 MiB in a debug build.

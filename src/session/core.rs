@@ -23,6 +23,7 @@ use crate::model::state::State;
 use crate::session::Session;
 use crate::session::catalog::Sight;
 use crate::session::effect_node::planning::install;
+use crate::session::gate::Callables;
 use crate::session::sink::StatementText;
 use crate::session::yielding::YieldingJoins;
 use crate::tables::source_scan::register_store;
@@ -74,6 +75,8 @@ pub struct Core {
     pub public_url: Arc<str>,
     /// What may be read and written outside the store.
     pub roots: Arc<Roots>,
+    /// Which of its functions are aggregates and windows.
+    pub callables: Arc<Callables>,
     /// What CALL knows beside the effect functions.
     pub procedures: Vec<Arc<dyn Procedure>>,
     /// Tasks that outlive the statement that began them, such as workers that hand back what
@@ -114,6 +117,7 @@ impl Core {
         let base = pure::install(install(builder, &known, Vec::new()), &ledger, &roots).build();
         let public_url: Arc<str> = ledger.store().url().as_str().into();
         Ok(Self {
+            callables: Arc::new(Callables::of(&base)),
             ledger,
             base,
             store_url,
@@ -153,6 +157,8 @@ fn config() -> SessionConfig {
     // A number keeps every digit that was written.
     options.sql_parser.parse_float_as_decimal = true;
     options.execution.parquet.schema_force_view_types = false;
+    // Times are UTC, those of now() and of literals as well; no session may change it.
+    options.execution.time_zone = Some("UTC".to_owned());
     // Look-ups of few rows in large runs are what operators do.
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.max_in_list_size = 1000;

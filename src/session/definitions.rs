@@ -3,17 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field};
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::common::Constraint;
 use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan};
+use datafusion::physical_plan::collect;
 use datafusion::sql::parser::Statement as SyntaxTree;
-use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use datafusion::sql::sqlparser::ast::{
+    CreateTable as SqlCreateTable, Expr as SqlExpr, Statement as SqlStatement, TableConstraint,
+};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::config::Limits;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, nearest};
 use crate::model::decide::{IfExists, IfMissing, NewObject};
 use crate::model::draft::Draft;
 use crate::model::event::ObjectKind;
@@ -21,13 +24,15 @@ use crate::model::keys::KeyType;
 use crate::model::sources::{ColumnDef, TableDef};
 use crate::model::state::{Object, State};
 use crate::model::transform::{SqlOutput, TransformDef, TransformKind};
-use crate::session::catalog::{external_table, reserved_names, state_over};
+use crate::session::catalog::{VIEWS, external_table, reserved_names, state_over};
 use crate::session::effect_node::planning::plan_statement;
+use crate::session::parser::identifier;
 use crate::session::statement::{
     CreateTransform, DropKind, Existing, Missing, Output, Statement, TransformBody,
 };
 use crate::session::transforms::check_query;
-use crate::session::{Reply, Running, Session, StatementKind, no_columns};
+use crate::session::write::plan_create;
+use crate::session::{Reply, Running, Session, StatementKind, no_columns, query_tree};
 use crate::tables::source_table::SystemColumn;
 
 /// The longest name of a table, view or transform, in bytes. Chosen: names are parts of paths.
@@ -80,7 +85,19 @@ impl Session {
                 tree,
             } => {
                 check_name("source table", &table)?;
-                let def = self.table_def(&running, &table, *tree).await?;
+                let tree = match *tree {
+                    SyntaxTree::Statement(statement) => match *statement {
+                        SqlStatement::CreateTable(create) if create.query.is_some() => {
+                            let rows = self
+                                .create_table_as(&running, &table, existing, create)
+                                .await?;
+                            return self.created(running, Vec::new(), Some(rows));
+                        }
+                        other => SyntaxTree::Statement(Box::new(other)),
+                    },
+                    other => other,
+                };
+                let def = self.table_def(&running, &table, tree).await?;
                 self.note_definition(&running, move |draft| {
                     draft.create_table(&table, &def, if_exists(existing))
                 })
@@ -132,6 +149,7 @@ impl Session {
                 kind,
                 name,
                 missing,
+                tree: _,
             } => {
                 let missing = match missing {
                     Missing::Refuse => IfMissing::Fail,
@@ -144,12 +162,14 @@ impl Session {
             }
             _ => return Err(Error::bug("a statement that defines nothing")),
         }
-        let mut reply = self.rows(
-            running,
-            StatementKind::Ddl,
-            RecordBatch::new_empty(no_columns()),
-        )?;
+        self.created(running, notes, None)
+    }
+
+    fn created(&self, running: Running, notes: Vec<String>, rows: Option<u64>) -> Result<Reply> {
+        let empty = RecordBatch::new_empty(no_columns());
+        let mut reply = self.rows(running, StatementKind::Ddl, empty)?;
         reply.notes = notes;
+        reply.rows_affected = rows;
         Ok(reply)
     }
 
@@ -200,19 +220,6 @@ impl Session {
     }
 
     async fn table_def(&self, running: &Running, name: &str, tree: SyntaxTree) -> Result<TableDef> {
-        if let SyntaxTree::Statement(statement) = &tree
-            && let SqlStatement::CreateTable(create) = statement.as_ref()
-            && (create.query.is_some() || create.columns.is_empty())
-        {
-            return Err(Error::new(
-                Code::Unsupported,
-                "CREATE TABLE needs columns and a primary key; AS SELECT is not supported",
-            )
-            .with_hint(
-                "Write CREATE TABLE t (id TEXT, ..., PRIMARY KEY (id)), then INSERT INTO t SELECT \
-                 ...; or CREATE VIEW t AS SELECT ...",
-            ));
-        }
         let state = self.over(&running.state, &[]);
         // DataFusion refuses a name that exists; whether it does is decided at the commit.
         let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) =
@@ -241,57 +248,56 @@ impl Session {
             .with_hint("Give the value in INSERT, or use coalesce() in a view."));
         }
         let fields = input.schema().fields();
-        let mut keys: Option<Vec<usize>> = None;
+        let mut keys: Option<Vec<String>> = None;
         for constraint in constraints.iter() {
             match constraint {
-                Constraint::PrimaryKey(columns) => keys = Some(columns.clone()),
+                Constraint::PrimaryKey(columns) => {
+                    let names = columns.iter().filter_map(|place| fields.get(*place));
+                    keys = Some(names.map(|field| field.name().clone()).collect());
+                }
                 Constraint::Unique(_) => {
                     return Err(Error::new(Code::Unsupported, "UNIQUE is not supported")
                         .with_hint("Only the primary key is unique."));
                 }
             }
         }
-        let key = match keys.as_deref() {
-            Some([one]) => fields.get(*one),
-            Some(_) => {
-                return Err(invalid(format!(
-                    "source table \"{name}\" has a primary key of several columns"
-                ))
-                .with_hint(
-                    "Use one TEXT column that joins them, such as concat_ws('-', a, b), as key. \
-                     Joined by / it is a path, where a job or lock on a part above keeps others \
-                     out.",
-                ));
-            }
-            None => None,
+        definition_of(name, fields, keys.as_deref(), &running.text.sql)
+    }
+
+    /// `CREATE TABLE ... AS SELECT`: the table and its rows are one commit.
+    ///
+    /// # Returns
+    /// How many rows it got.
+    async fn create_table_as(
+        &self,
+        running: &Running,
+        name: &str,
+        existing: Existing,
+        mut create: SqlCreateTable,
+    ) -> Result<u64> {
+        let Some(query) = create.query.take() else {
+            return Err(Error::bug("CREATE TABLE AS without a query"));
         };
-        let Some(key) = key else {
-            return Err(
-                invalid(format!("source table \"{name}\" has no primary key"))
-                    .with_detail("Every row is a source, and a source is known by its key.")
-                    .with_hint("Add PRIMARY KEY (column) with one TEXT or BIGINT column."),
-            );
+        if existing == Existing::Keep && running.state.name_in_use(name).is_some() {
+            return Ok(0);
+        }
+        let session = |extra| self.over_with(&running.state, &running.tables, extra);
+        let def = if create.columns.is_empty() {
+            let plan = plan_statement(&session(Vec::new()), query_tree(*query.clone())).await?;
+            let keys = key_columns(&create);
+            let fields = as_columns(plan.schema().fields(), keys.as_deref());
+            definition_of(name, &fields, keys.as_deref(), &running.text.sql)?
+        } else {
+            let tree = SyntaxTree::Statement(Box::new(SqlStatement::CreateTable(create)));
+            self.table_def(running, name, tree).await?
         };
-        let key_type = match key.data_type() {
-            DataType::Utf8 => KeyType::Text,
-            DataType::Int64 => KeyType::Int,
-            other => {
-                return Err(
-                    invalid(format!("primary key \"{}\" has type {other}", key.name()))
-                        .with_hint("Make the key a TEXT or BIGINT column."),
-                );
-            }
-        };
-        let columns = fields
-            .iter()
-            .map(|field| column_def(field, key))
-            .collect::<Result<_>>()?;
-        Ok(TableDef {
-            columns,
-            key: key.name().clone(),
-            key_type,
-            sql: running.text.sql.to_string(),
-        })
+        let target = self.write_target(running);
+        let plan = plan_create(&session, name, def, *query, target).await?;
+        let state = session(Vec::new());
+        let physical = state.create_physical_plan(&plan).await?;
+        collect(physical, state.task_ctx()).await?;
+        let done = running.done.lock().ok().and_then(|done| done.clone());
+        Ok(done.and_then(|done| done.rows_affected).unwrap_or(0))
     }
 
     /// Plans a view as if it was there already, so that a circle is found before it is made.
@@ -416,6 +422,55 @@ fn definition(
     })
 }
 
+/// The statements that made what has this name; a transform may have the name of a table.
+///
+/// # Returns
+/// rows = 1 or 2, columns = (name: Utf8, kind: Utf8, statement: Utf8).
+///
+/// # Errors
+/// `SG2001 unknown-object`.
+pub(super) fn show_create(state: &State, name: &str) -> Result<RecordBatch> {
+    let table = state
+        .table(name)
+        .map(|table| ("table", table.def.sql.as_str()));
+    let object = state.objects.get(name);
+    let object = object.map(|object| (object.kind.name(), object.sql.as_ref()));
+    let system = VIEWS.iter().find(|(view, _)| *view == name);
+    let system = system.map(|(_, sql)| ("system view", *sql));
+    let transform = state.transform(name);
+    let transform = transform.map(|transform| ("transform", transform.def().sql.as_str()));
+    let found: Vec<(&str, &str)> = [table, object, system, transform]
+        .into_iter()
+        .flatten()
+        .collect();
+    if found.is_empty() {
+        let known = state.table_ids.keys().chain(state.objects.keys());
+        let known: Vec<&str> = known.map(AsRef::as_ref).collect();
+        let error = Error::new(
+            Code::UnknownObject,
+            format!("there is no table, view or transform \"{name}\" with a definition"),
+        );
+        return Err(match nearest(name, known.into_iter()) {
+            Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+            None => {
+                error.with_hint("SHOW TABLES lists tables and views, table transforms the rest.")
+            }
+        });
+    }
+    let column = |cells: Vec<&str>| Arc::new(StringArray::from(cells)) as ArrayRef;
+    Ok(RecordBatch::try_from_iter([
+        ("name", column(vec![name; found.len()])),
+        (
+            "kind",
+            column(found.iter().map(|(kind, _)| *kind).collect()),
+        ),
+        (
+            "statement",
+            column(found.iter().map(|(_, sql)| *sql).collect()),
+        ),
+    ])?)
+}
+
 fn unknown_source_table(state: &State, name: &str) -> Error {
     let tables: Vec<&str> = state.table_ids.keys().map(AsRef::as_ref).collect();
     Error::new(
@@ -426,6 +481,88 @@ fn unknown_source_table(state: &State, name: &str) -> Error {
         [] => "Make one with CREATE TABLE ... PRIMARY KEY.".to_owned(),
         tables => format!("Source tables of this store: {}.", tables.join(", ")),
     })
+}
+
+/// The table of such columns.
+fn definition_of(
+    name: &str,
+    fields: &Fields,
+    keys: Option<&[String]>,
+    sql: &str,
+) -> Result<TableDef> {
+    let key = match keys {
+        Some([one]) => fields.iter().find(|field| field.name() == one),
+        Some(_) => {
+            return Err(invalid(format!(
+                "source table \"{name}\" has a primary key of several columns"
+            ))
+            .with_hint(
+                "Use one TEXT column that joins them, such as concat_ws('-', a, b), as key. \
+                 Joined by / it is a path, where a job or lock on a part above keeps others \
+                 out.",
+            ));
+        }
+        None => None,
+    };
+    let Some(key) = key else {
+        return Err(
+            invalid(format!("source table \"{name}\" has no primary key"))
+                .with_detail("Every row is a source, and a source is known by its key.")
+                .with_hint(
+                    "Add PRIMARY KEY (column) with one TEXT or BIGINT column; for a query write \
+                     CREATE TABLE t (PRIMARY KEY (column)) AS SELECT ...",
+                ),
+        );
+    };
+    let key_type = match key.data_type() {
+        DataType::Utf8 => KeyType::Text,
+        DataType::Int64 => KeyType::Int,
+        other => {
+            return Err(
+                invalid(format!("primary key \"{}\" has type {other}", key.name()))
+                    .with_hint("Make the key a TEXT or BIGINT column."),
+            );
+        }
+    };
+    let columns = fields
+        .iter()
+        .map(|field| column_def(field, key))
+        .collect::<Result<_>>()?;
+    Ok(TableDef {
+        columns,
+        key: key.name().clone(),
+        key_type,
+        sql: sql.to_owned(),
+    })
+}
+
+/// The primary key of a CREATE TABLE that names no columns beside it.
+fn key_columns(create: &SqlCreateTable) -> Option<Vec<String>> {
+    create.constraints.iter().find_map(|constraint| {
+        let TableConstraint::PrimaryKey(key) = constraint else {
+            return None;
+        };
+        let columns = key.columns.iter().filter_map(|one| match &one.column.expr {
+            SqlExpr::Identifier(column) => Some(identifier(column)),
+            _ => None,
+        });
+        Some(columns.collect())
+    })
+}
+
+/// The columns of a query as those of a table: one type for texts, and BIGINT for a key of numbers.
+fn as_columns(fields: &Fields, keys: Option<&[String]>) -> Fields {
+    let column = |field: &FieldRef| {
+        let key = keys.is_some_and(|keys| keys.contains(field.name()));
+        let data_type = match field.data_type() {
+            DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+            DataType::Dictionary(_, values) => values.as_ref().clone(),
+            number if key && number.is_integer() => DataType::Int64,
+            other => other.clone(),
+        };
+        Field::new(field.name(), data_type, true)
+    };
+    fields.iter().map(column).collect()
 }
 
 fn column_def(field: &Field, key: &Field) -> Result<ColumnDef> {

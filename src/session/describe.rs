@@ -54,7 +54,7 @@ impl Session {
                 parameters: Schema::empty(),
             });
         }
-        self.gate.check(&statement)?;
+        self.gate.check(&statement, sql)?;
         let types = match statement {
             Statement::Query(query) => {
                 let state = self.over(&self.ledger().snapshot().await?, &[]);
@@ -111,6 +111,7 @@ impl Session {
             | Statement::Explain { .. }
             | Statement::Set(_)
             | Statement::Show(_)
+            | Statement::ShowCreate(_)
             | Statement::Describe(_)
             | Statement::Copy(_)
             | Statement::Prepare(_)

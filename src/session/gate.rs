@@ -4,14 +4,15 @@
 //! After [`Gate::rewrite_effects`] the query holds no effect: each call became a carrier, a pure
 //! function that returns the arguments as a struct, in a column of a reserved name.
 
+use std::sync::Arc;
+
 use datafusion::sql::parser::{
     CopyToSource, CopyToStatement, ResetStatement, Statement as SyntaxTree,
 };
-use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart, OrderByKind, Query, Select,
-    SelectFlavor, SelectItem, Set, SetExpr, Statement as SqlStatement, Value, Visit,
+    FunctionArguments, GroupByExpr, ObjectName, OrderByKind, Query, Select, SelectItem, Set,
+    SetExpr, Statement as SqlStatement, Value, Visit,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -20,15 +21,19 @@ use crate::functions::carrier::carrier_name;
 use crate::functions::effect::{EffectFunction, Procedures, Signature};
 use crate::session::parser::{identifier, object_name};
 use crate::session::statement::{Statement, TransformBody};
+use crate::session::syntax;
 
 mod access;
 mod arguments;
+mod clauses;
 mod placement;
 
 pub use access::Access;
+pub use clauses::Callables;
 pub use placement::names_effect;
 
 use arguments::bind;
+use clauses::Clauses;
 use placement::{Found, find, function_position, misplaced};
 
 /// The reserved name of the column that carries the arguments of the n-th effect of a query.
@@ -46,6 +51,7 @@ pub fn is_carrier_column(name: &str) -> bool {
 pub struct Gate {
     access: Access,
     procedures: Procedures,
+    callables: Arc<Callables>,
 }
 
 /// Where the name of an effect's column comes from.
@@ -92,8 +98,12 @@ pub enum Call {
 
 impl Gate {
     /// The gate of a session.
-    pub fn new(access: Access, procedures: Procedures) -> Self {
-        Self { access, procedures }
+    pub fn new(access: Access, procedures: Procedures, callables: Arc<Callables>) -> Self {
+        Self {
+            access,
+            procedures,
+            callables,
+        }
     }
 
     /// The procedures that CALL knows.
@@ -103,10 +113,21 @@ impl Gate {
 
     /// Judges a statement before anything of it is planned.
     ///
+    /// # Arguments
+    /// `sql`: the text that it was parsed from, for the places of what is refused.
+    ///
     /// # Errors
     /// `SG1003 effect-misplaced`, `SG1004 effect-argument`, `SG1005 unsupported-statement`,
     /// `SG1006 setting-denied`, `SG1007 read-only`.
-    pub fn check(&self, statement: &Statement) -> Result<()> {
+    pub fn check(&self, statement: &Statement, sql: &str) -> Result<()> {
+        self.check_effects(statement)?;
+        Clauses::new(&self.callables)
+            .statement(statement)
+            .map_err(|refusal| refusal.into_error(sql))
+    }
+
+    /// Whether the session may run it, and whether effects stand where they can.
+    fn check_effects(&self, statement: &Statement) -> Result<()> {
         self.check_access(statement)?;
         match statement {
             Statement::Query(query) => self.refuse(query.as_ref(), "this place"),
@@ -135,11 +156,11 @@ impl Gate {
                         let access = Access::ReadWrite;
                         Self {
                             access,
-                            procedures: self.procedures.clone(),
+                            ..self.clone()
                         }
-                        .check(statement)
+                        .check_effects(statement)
                     }
-                    other => self.check(other),
+                    other => self.check_effects(other),
                 }
             }
             Statement::Set(tree) => check_setting(tree),
@@ -168,6 +189,7 @@ impl Gate {
             Statement::CreateExternalTable { .. }
             | Statement::Drop { .. }
             | Statement::Show(_)
+            | Statement::ShowCreate(_)
             | Statement::Describe(_)
             | Statement::Checkpoint => Ok(()),
         }
@@ -190,7 +212,7 @@ impl Gate {
 
     fn check_analyze(&self, inner: &Statement) -> Result<()> {
         match inner {
-            Statement::Query(_) => self.check(inner),
+            Statement::Query(_) => self.check_effects(inner),
             Statement::Effect(query) => self.refuse(query.as_ref(), "EXPLAIN ANALYZE"),
             Statement::Call(function) => {
                 let found = Found {
@@ -349,10 +371,7 @@ impl Gate {
                 None => (function.name().to_owned(), Naming::Function),
             };
             let column = carrier_column(items.len());
-            *item = SelectItem::ExprWithAlias {
-                expr: carrier_call(function.signature(), &args),
-                alias: Ident::with_quote('"', column.clone()),
-            };
+            *item = syntax::aliased(carrier_call(function.signature(), &args), &column);
             items.push(EffectItem {
                 function,
                 name,
@@ -520,8 +539,8 @@ fn carrier_call(signature: &Signature, args: &[Option<Expr>]) -> Expr {
         .iter()
         .map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg.clone().unwrap_or_else(null))))
         .collect();
-    Expr::Function(function(
-        Ident::with_quote('"', carrier_name(signature.name)),
+    Expr::Function(syntax::function(
+        syntax::ident(&carrier_name(signature.name)),
         FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
             args,
@@ -530,70 +549,15 @@ fn carrier_call(signature: &Signature, args: &[Option<Expr>]) -> Expr {
     ))
 }
 
-fn function(name: Ident, args: FunctionArguments) -> Function {
-    Function {
-        name: ObjectName(vec![ObjectNamePart::Identifier(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args,
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    }
-}
-
 /// `SELECT carrier(args)`, for the arguments of a procedure that are no constants.
 pub fn arguments_query(signature: &Signature, args: &[Option<Expr>]) -> Query {
-    select(SelectItem::ExprWithAlias {
-        expr: carrier_call(signature, args),
-        alias: Ident::with_quote('"', carrier_column(0)),
-    })
+    let item = syntax::aliased(carrier_call(signature, args), &carrier_column(0));
+    syntax::query(syntax::select(vec![item]))
 }
 
 fn select_of(call: Function) -> Query {
-    select(SelectItem::UnnamedExpr(Expr::Function(call)))
-}
-
-fn select(item: SelectItem) -> Query {
-    let select = Select {
-        select_token: AttachedToken::empty(),
-        optimizer_hints: Vec::new(),
-        distinct: None,
-        select_modifiers: None,
-        top: None,
-        top_before_distinct: false,
-        projection: vec![item],
-        exclude: None,
-        into: None,
-        from: Vec::new(),
-        lateral_views: Vec::new(),
-        prewhere: None,
-        selection: None,
-        connect_by: Vec::new(),
-        group_by: GroupByExpr::Expressions(Vec::new(), Vec::new()),
-        cluster_by: Vec::new(),
-        distribute_by: Vec::new(),
-        sort_by: Vec::new(),
-        having: None,
-        named_window: Vec::new(),
-        qualify: None,
-        window_before_qualify: false,
-        value_table_mode: None,
-        flavor: SelectFlavor::Standard,
-    };
-    Query {
-        with: None,
-        body: Box::new(SetExpr::Select(Box::new(select))),
-        order_by: None,
-        limit_clause: None,
-        fetch: None,
-        locks: Vec::new(),
-        for_clause: None,
-        settings: None,
-        format_clause: None,
-        pipe_operators: Vec::new(),
-    }
+    let item = SelectItem::UnnamedExpr(Expr::Function(call));
+    syntax::query(syntax::select(vec![item]))
 }
 
 fn check_setting(tree: &SyntaxTree) -> Result<()> {
@@ -616,6 +580,7 @@ fn check_setting(tree: &SyntaxTree) -> Result<()> {
         },
         _ => Vec::new(),
     };
+    check_time_zone(tree)?;
     // DataFusion reads the names without regard to case, quoted or not.
     let denied = |name: &&String| {
         let name = name.to_lowercase();
@@ -629,6 +594,43 @@ fn check_setting(tree: &SyntaxTree) -> Result<()> {
         .with_hint(*hint)),
         None => Ok(()),
     }
+}
+
+/// Refuses a time zone of the session: a cast between a time with and one without a zone would
+/// depend on it, and DataFusion takes it into account in some comparisons only.
+fn check_time_zone(tree: &SyntaxTree) -> Result<()> {
+    let SyntaxTree::Statement(statement) = tree else {
+        return Ok(());
+    };
+    let values: Vec<&Expr> = match statement.as_ref() {
+        SqlStatement::Set(Set::SetTimeZone { local: _, value }) => vec![value],
+        SqlStatement::Set(Set::SingleAssignment {
+            variable, values, ..
+        }) if names_time_zone(&object_name(variable)) => values.iter().collect(),
+        _ => return Ok(()),
+    };
+    let utc = |value: &&Expr| {
+        let text = value.to_string();
+        ["utc", "z", "+00:00", "etc/utc"]
+            .iter()
+            .any(|zone| text.trim_matches('\'').eq_ignore_ascii_case(zone))
+    };
+    match values.iter().find(|value| !utc(value)) {
+        Some(zone) => Err(Error::new(
+            Code::SettingDenied,
+            format!("time zone {zone} cannot be that of a session"),
+        )
+        .with_detail("Every time is UTC, whoever asks, so that a comparison means the same to all.")
+        .with_hint(format!(
+            "To show a time elsewhere, write status_at AT TIME ZONE {zone}."
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn names_time_zone(name: &str) -> bool {
+    let letters: String = name.chars().filter(char::is_ascii_alphabetic).collect();
+    letters.to_ascii_lowercase().ends_with("timezone")
 }
 
 /// Settings that are not a session's to change, by a part of their names, with the way out.

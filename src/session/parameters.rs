@@ -196,6 +196,7 @@ fn bind_statement(
         | Statement::Drop { .. }
         | Statement::Set(_)
         | Statement::Show(_)
+        | Statement::ShowCreate(_)
         | Statement::Describe(_)
         | Statement::Copy(_)
         | Statement::Prepare(_)

@@ -6,8 +6,8 @@
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{CopyToSource, DFParser, DFParserBuilder, Statement as SyntaxTree};
 use datafusion::sql::sqlparser::ast::{
-    CreateTable, CreateView, FromTable, Ident, Insert, ObjectName, ObjectNamePart, ObjectType,
-    Query, Statement as SqlStatement, TableFactor, TableObject, TableWithJoins,
+    CreateTable, CreateView, FromTable, Ident, ObjectName, ObjectNamePart, ObjectType, Query,
+    Statement as SqlStatement, TableFactor, TableObject, TableWithJoins,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -18,10 +18,15 @@ use datafusion::sql::sqlparser::tokenizer::{
 
 use crate::error::{Code, Error, Position, Result};
 use crate::session::gate::names_effect;
-use crate::session::statement::{DropKind, Existing, InsertMode, Missing, Parsed, Statement};
+use crate::session::statement::{DropKind, Existing, Missing, Parsed, Statement};
 
 mod depth;
 mod transform;
+
+/// The catalog and schema of everything; both are DataFusion's defaults.
+pub const CATALOG: &str = "datafusion";
+/// See [`CATALOG`].
+pub const SCHEMA: &str = "public";
 
 /// How deep expressions and subqueries may nest. Chosen: well within a 2 MiB stack, and far more
 /// than people write.
@@ -267,6 +272,20 @@ fn parse_statement(source: &Source<'_>, parser: &mut DFParser<'_>) -> Result<Sta
                 .with_position(position(begin.span.start))),
         };
     }
+    if take_words(parser, &["SHOW", "CREATE"]) {
+        let kinds: [&[&str]; 4] = [
+            &["TABLE"],
+            &["EXTERNAL", "TABLE"],
+            &["VIEW"],
+            &["TRANSFORM"],
+        ];
+        if !kinds.iter().any(|words| take_words(parser, words)) {
+            let next = parser.parser.peek_token();
+            return Err(expected("TABLE, VIEW or TRANSFORM", &next));
+        }
+        let name = from_parser(parser.parser.parse_object_name(false))?;
+        return Ok(Statement::ShowCreate(relation_name(&name)));
+    }
     if take_words(parser, &["CHECKPOINT"]) {
         return Ok(Statement::Checkpoint);
     }
@@ -284,6 +303,7 @@ fn parse_statement(source: &Source<'_>, parser: &mut DFParser<'_>) -> Result<Sta
             kind: DropKind::Transform,
             name,
             missing,
+            tree: None,
         });
     }
     if take_words(parser, &["CREATE", "TRANSFORM"]) {
@@ -345,6 +365,20 @@ pub fn object_name(name: &ObjectName) -> String {
     parts.join(".")
 }
 
+/// The name of a table or view, without the catalog and the schema that every store has.
+pub fn relation_name(name: &ObjectName) -> String {
+    let parts: Vec<String> = name
+        .0
+        .iter()
+        .filter_map(|part| part.as_ident().map(identifier))
+        .collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    match parts.as_slice() {
+        [SCHEMA, table] | [CATALOG, SCHEMA, table] => (*table).to_owned(),
+        _ => object_name(name),
+    }
+}
+
 /// An identifier as DataFusion resolves it: in lower case unless quoted.
 pub fn identifier(ident: &Ident) -> String {
     match ident.quote_style {
@@ -369,7 +403,7 @@ fn classify(source: &Source<'_>, tree: SyntaxTree) -> Result<Statement> {
     Ok(match tree.as_ref() {
         SyntaxTree::Statement(_) => return Err(Error::bug("a statement was classified twice")),
         SyntaxTree::CreateExternalTable(create) => Statement::CreateExternalTable {
-            table: object_name(&create.name),
+            table: relation_name(&create.name),
             tree,
         },
         SyntaxTree::CopyTo(copy) => match copy.source {
@@ -393,7 +427,7 @@ fn classify_sql(source: &Source<'_>, statement: Box<SqlStatement>) -> Result<Sta
     let class = class_of(source, &statement)?;
     let tree = Box::new(SyntaxTree::Statement(Box::new(statement)));
     Ok(match class {
-        Class::Insert(table, mode) => Statement::Insert { table, mode, tree },
+        Class::Insert(table) => Statement::Insert { table, tree },
         Class::Update(table) => Statement::Update { table, tree },
         Class::Delete(table) => Statement::Delete { table, tree },
         Class::Truncate(table) => Statement::Truncate { table, tree },
@@ -412,6 +446,7 @@ fn classify_sql(source: &Source<'_>, statement: Box<SqlStatement>) -> Result<Sta
             kind,
             name,
             missing,
+            tree: Some(tree),
         },
         Class::Set => Statement::Set(tree),
         Class::Show => Statement::Show(tree),
@@ -425,7 +460,7 @@ fn classify_sql(source: &Source<'_>, statement: Box<SqlStatement>) -> Result<Sta
 
 /// What [`classify_sql`] takes out of a tree before it gives the tree away.
 enum Class {
-    Insert(String, InsertMode),
+    Insert(String),
     Update(String),
     Delete(String),
     Truncate(String),
@@ -444,14 +479,14 @@ enum Class {
 fn class_of(source: &Source<'_>, statement: &SqlStatement) -> Result<Class> {
     Ok(match statement {
         SqlStatement::Insert(insert) => match &insert.table {
-            TableObject::TableName(name) => Class::Insert(object_name(name), insert_mode(insert)),
+            TableObject::TableName(name) => Class::Insert(relation_name(name)),
             TableObject::TableFunction(_) | TableObject::TableQuery(_) => Class::Other,
         },
         SqlStatement::Update(update) => named(&update.table).map_or(Class::Other, Class::Update),
         SqlStatement::Delete(delete) => match &delete.from {
             FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables) => {
                 match tables.as_slice() {
-                    [table] if delete.tables.is_empty() && delete.using.is_none() => {
+                    [table] if delete.tables.is_empty() => {
                         named(table).map_or(Class::Other, Class::Delete)
                     }
                     _ => Class::Other,
@@ -459,7 +494,7 @@ fn class_of(source: &Source<'_>, statement: &SqlStatement) -> Result<Class> {
             }
         },
         SqlStatement::Truncate(truncate) => match truncate.table_names.as_slice() {
-            [table] if truncate.partitions.is_none() => Class::Truncate(object_name(&table.name)),
+            [table] if truncate.partitions.is_none() => Class::Truncate(relation_name(&table.name)),
             _ => Class::Other,
         },
         SqlStatement::CreateTable(CreateTable {
@@ -467,7 +502,7 @@ fn class_of(source: &Source<'_>, statement: &SqlStatement) -> Result<Class> {
             or_replace,
             if_not_exists,
             ..
-        }) => Class::CreateTable(object_name(name), existing(*or_replace, *if_not_exists)?),
+        }) => Class::CreateTable(relation_name(name), existing(*or_replace, *if_not_exists)?),
         SqlStatement::CreateView(CreateView {
             name,
             or_replace,
@@ -475,7 +510,7 @@ fn class_of(source: &Source<'_>, statement: &SqlStatement) -> Result<Class> {
             materialized: false,
             ..
         }) => Class::CreateView(
-            object_name(name),
+            relation_name(name),
             existing(*or_replace, *if_not_exists)?,
             source.view_body().to_owned(),
         ),
@@ -496,7 +531,7 @@ fn class_of(source: &Source<'_>, statement: &SqlStatement) -> Result<Class> {
                 Missing::Refuse
             };
             match names.as_slice() {
-                [name] => Class::Drop(kind, object_name(name), missing),
+                [name] => Class::Drop(kind, relation_name(name), missing),
                 _ => Class::Other,
             }
         }
@@ -504,7 +539,6 @@ fn class_of(source: &Source<'_>, statement: &SqlStatement) -> Result<Class> {
         SqlStatement::ShowFunctions { .. }
         | SqlStatement::ShowVariable { .. }
         | SqlStatement::ShowVariables { .. }
-        | SqlStatement::ShowCreate { .. }
         | SqlStatement::ShowColumns { .. }
         | SqlStatement::ShowTables { .. } => Class::Show,
         SqlStatement::ExplainTable { .. } => Class::Describe,
@@ -520,21 +554,11 @@ fn class_of(source: &Source<'_>, statement: &SqlStatement) -> Result<Class> {
     })
 }
 
-fn insert_mode(insert: &Insert) -> InsertMode {
-    if insert.replace_into {
-        InsertMode::Replace
-    } else if insert.overwrite {
-        InsertMode::Overwrite
-    } else {
-        InsertMode::Insert
-    }
-}
-
 fn named(table: &TableWithJoins) -> Option<String> {
     match &table.relation {
         TableFactor::Table {
             name, args: None, ..
-        } if table.joins.is_empty() => Some(object_name(name)),
+        } if table.joins.is_empty() => Some(relation_name(name)),
         _ => None,
     }
 }

@@ -38,10 +38,42 @@ const STATEMENTS: &[(&str, &str, &str)] = &[
         "CREATE TABLE notices (notice_id TEXT, published DATE, PRIMARY KEY (notice_id));",
     ),
     (
+        "CREATE TABLE t [(column TYPE, ...,] PRIMARY KEY (column)) AS SELECT ...",
+        "Makes a source table with the rows of a query, in one commit.",
+        "CREATE TABLE late (PRIMARY KEY (notice_id)) AS SELECT notice_id FROM notices WHERE \
+         published IS NULL;",
+    ),
+    (
+        "SHOW CREATE TABLE | VIEW | TRANSFORM name",
+        "The statement that made it.",
+        "SHOW CREATE TABLE notices;",
+    ),
+    (
+        "INSERT INTO t [(column, ...)] VALUES ... | SELECT ... [ON CONFLICT (key) DO NOTHING | DO \
+         UPDATE SET column = value, ... [WHERE ...]]",
+        "Adds rows. A key that is there already is an error, or with DO NOTHING the row stays, or \
+         with DO UPDATE what is named of it changes: excluded is the new row, the table's name the \
+         old one. The status stays.",
+        "INSERT INTO notices (notice_id, published) VALUES ('1-2024', DATE '2024-01-02') ON \
+         CONFLICT (notice_id) DO UPDATE SET published = excluded.published;",
+    ),
+    (
         "REPLACE INTO t ...",
-        "INSERT that replaces the rows whose keys are there already. The status stays unless it \
-         is given.",
+        "INSERT that replaces the rows whose keys are there already; it names every column. The \
+         status stays unless it is given.",
         "REPLACE INTO notices (notice_id, published) VALUES ('1-2024', DATE '2024-01-02');",
+    ),
+    (
+        "UPDATE t [AS name] SET column = value, ... [FROM ...] [WHERE ...] [ORDER BY ...] [LIMIT \
+         n]",
+        "Changes rows. With FROM each row of the table may meet one row of the others.",
+        "UPDATE notices SET published = d.day FROM days AS d WHERE d.notice_id = \
+         notices.notice_id;",
+    ),
+    (
+        "DELETE FROM t [AS name] [USING ...] [WHERE ...] [ORDER BY ...] [LIMIT n]",
+        "Deletes rows that have no live job and that nobody holds.",
+        "DELETE FROM notices WHERE published < DATE '2014-01-01';",
     ),
     (
         "CREATE [OR REPLACE] TRANSFORM [IF NOT EXISTS] name ON table FROM STATUS '...', ... \

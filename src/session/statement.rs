@@ -31,12 +31,10 @@ pub enum Statement {
     Preview(Box<Statement>),
     /// `CALL f(...)`, of an effect function or a procedure.
     Call(Box<Function>),
-    /// `INSERT INTO`, `INSERT OVERWRITE` or `REPLACE INTO`.
+    /// `INSERT INTO` or `REPLACE INTO`.
     Insert {
         /// The table as DataFusion resolves it.
         table: String,
-        /// Which of the three.
-        mode: InsertMode,
         /// For DataFusion.
         tree: Box<SyntaxTree>,
     },
@@ -98,6 +96,8 @@ pub enum Statement {
         name: String,
         /// What happens where it does not exist.
         missing: Missing,
+        /// The rest of what was said; of a transform there is none.
+        tree: Option<Box<SyntaxTree>>,
     },
     /// `EXPLAIN`
     Explain {
@@ -112,6 +112,8 @@ pub enum Statement {
     Set(Box<SyntaxTree>),
     /// `SHOW`
     Show(Box<SyntaxTree>),
+    /// `SHOW CREATE TABLE | VIEW | TRANSFORM name`
+    ShowCreate(String),
     /// `DESCRIBE table`
     Describe(Box<SyntaxTree>),
     /// `COPY ... TO`
@@ -126,17 +128,6 @@ pub enum Statement {
     Checkpoint,
     /// What parses but is not ours; the gate refuses it.
     Other(Box<SyntaxTree>),
-}
-
-/// How rows get in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InsertMode {
-    /// An existing key is refused.
-    Insert,
-    /// An existing key is replaced.
-    Replace,
-    /// All rows are replaced.
-    Overwrite,
 }
 
 /// What `CREATE` does where the object exists.
@@ -314,6 +305,7 @@ pub fn kind_of(statement: &Statement) -> StatementKind {
         | Statement::Checkpoint => StatementKind::Ddl,
         Statement::Set(_)
         | Statement::Show(_)
+        | Statement::ShowCreate(_)
         | Statement::Describe(_)
         | Statement::Copy(_)
         | Statement::Prepare(_)

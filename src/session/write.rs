@@ -1,51 +1,39 @@
 //! INSERT, REPLACE INTO, UPDATE and DELETE of source tables, and columns written back by workers.
 //!
-//! DataFusion plans the statement, so that columns, defaults and types come out as everywhere;
-//! but its own plan of the change is not run. The query below it is, with an [`EffectNode`] at its
-//! root, so a write is exact in the same way as an effect: it reads all rows, writes one Parquet
-//! run, and commits once.
+//! A writing statement is a query ([`changes`]) with an [`EffectNode`] at its root, so it is exact
+//! in the same way as an effect: it reads all rows, writes one Parquet run, and commits once.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
-use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{
-    DmlStatement, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, WriteOp, col, lit,
-};
-use datafusion::scalar::ScalarValue;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as SyntaxTree;
-use datafusion::sql::sqlparser::ast::{
-    AssignmentTarget, Ident, ObjectName, ObjectNamePart, Query, SetExpr, Statement as SqlStatement,
-    TableObject,
-};
+use datafusion::sql::sqlparser::ast::Query;
 use futures::StreamExt;
 
 use crate::error::{Code, Error, Result};
-use crate::id::Version;
+use crate::id::{TableId, Version};
 use crate::ledger::Ledger;
 use crate::ledger::run::{RunFile, RunWriter, run_path};
-use crate::model::decide::{ChangedRow, NewRun, WriteMode};
+use crate::model::decide::{ChangedRow, IfExists, NewRun, PutRow, WriteMode};
 use crate::model::keys::{Key, KeyType};
-use crate::model::sources::SourceTable;
+use crate::model::sources::{SourceTable, TableDef};
 use crate::model::state::State;
-use crate::session::effect_node::planning::plan_statement;
+use crate::session::LockChanges;
 use crate::session::effect_node::{EffectNode, RootAction};
-use crate::session::parser::{identifier, object_name};
 use crate::session::sink::{Done, StatementText};
-use crate::session::{LockChanges, names, query_tree};
-use crate::tables::source_table::{SystemColumn, user_schema};
+use crate::tables::source_table::user_schema;
 
-/// What a write does with the rows of its query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Put(WriteMode),
-    Update,
-    Delete,
-}
+mod changes;
+
+pub use changes::Extra;
+
+use changes::Kind;
 
 /// The root of a writing statement.
 #[derive(Debug)]
@@ -72,11 +60,14 @@ pub struct WriteTarget {
 
 /// Plans a writing statement on a source table.
 ///
+/// # Arguments
+/// `session`: what the statement sees, with these tables beside.
+///
 /// # Errors
 /// `SG1005 unsupported-statement` for forms that have no meaning here; `SG2001 unknown-object`;
 /// those of planning.
 pub async fn plan_write(
-    session: &SessionState,
+    session: &(dyn Fn(Extra) -> SessionState + Send + Sync),
     state: &State,
     tree: SyntaxTree,
     table: &str,
@@ -85,147 +76,46 @@ pub async fn plan_write(
     let Some(table) = state.table(table).map(Arc::clone) else {
         return Err(not_a_source_table(state, table));
     };
-    let tree = complete(tree, &table)?;
-    let (kind, input) = match query_of_insert(&tree) {
-        Some((mode, names, query)) => (
-            Kind::Put(mode),
-            rows_of_query(session, &table, &names, query).await?,
-        ),
-        None => planned(session, tree).await?,
-    };
-    let schema = user_schema(&table.def)?;
-    let version = SystemColumn::Version.name();
-    let wanted: Vec<&str> = match kind {
-        Kind::Put(_) => vec![SystemColumn::Status.name()],
-        Kind::Update => vec![version],
-        Kind::Delete => vec![version],
-    };
-    let users = schema.fields().iter().map(|field| field.name().as_str());
-    let columns: Vec<&str> = match kind {
-        Kind::Put(_) | Kind::Update => users.chain(wanted).collect(),
-        Kind::Delete => vec![table.def.key.as_str(), version],
-    };
-    let quoted = columns.iter().map(|name| col(names::quoted(name)));
-    let input = LogicalPlanBuilder::from(input)
-        .project(quoted.collect::<Vec<_>>())?
-        .build()?;
+    let (kind, input) = changes::plan(session, tree, &table).await?;
     let name = match kind {
-        Kind::Put(WriteMode::Insert) => "insert into",
+        Kind::Put(WriteMode::Insert | WriteMode::Keep | WriteMode::Upsert) => "insert into",
         Kind::Put(WriteMode::Replace) => "replace into",
         Kind::Update => "update",
         Kind::Delete => "delete from",
+        Kind::Create => return Err(Error::bug("a write that makes its table")),
     };
     let action = WriteAction {
         kind,
         name: format!("{name} {}", table.name),
+        schema: user_schema(&table.def)?,
         table,
-        schema,
         target,
     };
     EffectNode::plan(input, Arc::new(action))
 }
 
-/// What DataFusion makes of a writing statement.
-async fn planned(session: &SessionState, tree: SyntaxTree) -> Result<(Kind, LogicalPlan)> {
-    let LogicalPlan::Dml(DmlStatement { op, input, .. }) = plan_statement(session, tree).await?
-    else {
-        return Err(Error::bug("a writing statement planned to something else"));
-    };
-    let kind = match op {
-        WriteOp::Insert(InsertOp::Append) => Kind::Put(WriteMode::Insert),
-        WriteOp::Insert(InsertOp::Replace) => Kind::Put(WriteMode::Replace),
-        WriteOp::Insert(InsertOp::Overwrite) => {
-            return Err(
-                Error::new(Code::Unsupported, "INSERT OVERWRITE is not supported")
-                    .with_hint("Use REPLACE INTO, or DELETE FROM and then INSERT INTO."),
-            );
-        }
-        WriteOp::Update => Kind::Update,
-        WriteOp::Delete => Kind::Delete,
-        // The enum is open: whatever else there is or will be has no meaning here.
-        op => {
-            return Err(
-                Error::new(Code::Unsupported, format!("{} is not supported", op.name()))
-                    .with_hint("Use INSERT INTO, REPLACE INTO, UPDATE or DELETE."),
-            );
-        }
-    };
-    Ok((kind, Arc::unwrap_or_clone(input)))
-}
-
-/// The parts of an INSERT or REPLACE from a query; `None` for any other statement.
-fn query_of_insert(tree: &SyntaxTree) -> Option<(WriteMode, Vec<String>, Query)> {
-    let SyntaxTree::Statement(statement) = tree else {
-        return None;
-    };
-    let SqlStatement::Insert(insert) = statement.as_ref() else {
-        return None;
-    };
-    let query = insert.source.as_deref()?;
-    if insert.overwrite || matches!(*query.body, SetExpr::Values(_)) {
-        return None;
-    }
-    let mode = if insert.replace_into {
-        WriteMode::Replace
-    } else {
-        WriteMode::Insert
-    };
-    let names = insert.columns.iter().map(object_name).collect();
-    Some((mode, names, query.clone()))
-}
-
-/// The rows of an INSERT from a query, with the columns of the table.
+/// Plans the rows of `CREATE TABLE ... AS`, whose commit makes the table as well.
 ///
-/// DataFusion is not asked to plan the whole: while it plans an INSERT, it takes every VALUES
-/// below it for the rows that go in, and gives them the columns of the target.
-async fn rows_of_query(
-    session: &SessionState,
-    table: &SourceTable,
-    names: &[String],
+/// # Errors
+/// Those of planning.
+pub async fn plan_create(
+    session: &(dyn Fn(Extra) -> SessionState + Send + Sync),
+    name: &str,
+    def: TableDef,
     query: Query,
+    target: WriteTarget,
 ) -> Result<LogicalPlan> {
-    let plan = plan_statement(session, query_tree(query)).await?;
-    let given = plan.schema().columns();
-    if given.len() != names.len() {
-        return Err(Error::new(
-            Code::PlanError,
-            format!(
-                "the query gives {} columns, not {}",
-                given.len(),
-                names.len()
-            ),
-        )
-        .with_hint(format!("The columns are: {}.", names.join(", "))));
-    }
-    let mut fields: Vec<FieldRef> = user_schema(&table.def)?.fields().iter().cloned().collect();
-    let status = SystemColumn::Status.name();
-    fields.push(Arc::new(Field::new(status, DataType::Utf8, true)));
-    for (place, name) in names.iter().enumerate() {
-        if !fields.iter().any(|field| field.name() == name) {
-            return Err(Error::new(
-                Code::PlanError,
-                format!("source table \"{}\" has no column \"{name}\"", table.name),
-            ));
-        }
-        if names.iter().take(place).any(|other| other == name) {
-            return Err(Error::new(
-                Code::PlanError,
-                format!("column \"{name}\" is named twice"),
-            ));
-        }
-    }
-    let columns = fields.iter().map(|field| {
-        let place = names.iter().position(|name| name == field.name());
-        let value = match place.and_then(|place| given.get(place)) {
-            Some(column) => {
-                Expr::Column(column.clone()).cast_to(field.data_type(), plan.schema())?
-            }
-            None => lit(ScalarValue::try_from(field.data_type())?),
-        };
-        Ok(value.alias(field.name()))
-    });
-    let columns = columns.collect::<Result<Vec<_>>>()?;
-    Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
+    // Its id is given by the commit; nothing of this one is kept.
+    let table = Arc::new(SourceTable::new(TableId(0), name, def));
+    let input = changes::new_table(&session(Vec::new()), &table, query).await?;
+    let action = WriteAction {
+        kind: Kind::Create,
+        name: format!("create table {name}"),
+        schema: user_schema(&table.def)?,
+        table,
+        target,
+    };
+    EffectNode::plan(input, Arc::new(action))
 }
 
 fn not_a_source_table(state: &State, name: &str) -> Error {
@@ -241,106 +131,6 @@ fn not_a_source_table(state: &State, name: &str) -> Error {
     )
     .with_detail("Only source tables can be written; system tables change by effects.")
     .with_hint(hint)
-}
-
-/// Checks what a statement wants to set, and names the columns of an INSERT that names none.
-fn complete(tree: SyntaxTree, table: &SourceTable) -> Result<SyntaxTree> {
-    let SyntaxTree::Statement(statement) = tree else {
-        return Ok(tree);
-    };
-    let statement = match *statement {
-        SqlStatement::Insert(mut insert) => {
-            if insert.on.is_some() || insert.returning.is_some() || insert.ignore {
-                return Err(Error::new(
-                    Code::Unsupported,
-                    "ON CONFLICT, IGNORE and RETURNING are not supported",
-                )
-                .with_hint("Use REPLACE INTO to replace rows whose key is there already."));
-            }
-            for column in &insert.columns {
-                let name = object_name(column);
-                if let Some(system) = SystemColumn::named(&name)
-                    && system != SystemColumn::Status
-                {
-                    return Err(system_column(system));
-                }
-            }
-            if insert.columns.is_empty() {
-                let name = |column: &str| {
-                    ObjectName(vec![ObjectNamePart::Identifier(Ident::with_quote(
-                        '"', column,
-                    ))])
-                };
-                insert.columns = table
-                    .def
-                    .columns
-                    .iter()
-                    .map(|column| name(&column.name))
-                    .collect();
-            }
-            if let TableObject::TableFunction(_) | TableObject::TableQuery(_) = insert.table {
-                return Err(Error::new(
-                    Code::Unsupported,
-                    "only tables can be inserted into",
-                ));
-            }
-            SqlStatement::Insert(insert)
-        }
-        SqlStatement::Update(update) => {
-            let mut assigned = HashSet::new();
-            for assignment in &update.assignments {
-                let AssignmentTarget::ColumnName(name) = &assignment.target else {
-                    return Err(
-                        Error::new(Code::Unsupported, "tuples cannot be assigned to")
-                            .with_hint("Write SET a = ..., b = ..."),
-                    );
-                };
-                let column = name
-                    .0
-                    .last()
-                    .and_then(ObjectNamePart::as_ident)
-                    .map(identifier);
-                let column = column.unwrap_or_default();
-                if let Some(system) = SystemColumn::named(&column) {
-                    return Err(system_column(system));
-                }
-                if column == table.def.key {
-                    return Err(Error::new(
-                        Code::Unsupported,
-                        format!("key column \"{column}\" cannot be changed"),
-                    )
-                    .with_hint("DELETE the row and INSERT it with its new key."));
-                }
-                if !assigned.insert(column.clone()) {
-                    return Err(Error::new(
-                        Code::PlanError,
-                        format!("column \"{column}\" is assigned to twice"),
-                    )
-                    .with_hint("Leave one of the two out."));
-                }
-            }
-            SqlStatement::Update(update)
-        }
-        other => other,
-    };
-    Ok(SyntaxTree::Statement(Box::new(statement)))
-}
-
-fn system_column(column: SystemColumn) -> Error {
-    let error = Error::new(
-        Code::Unsupported,
-        format!("system column \"{}\" cannot be written", column.name()),
-    );
-    match column {
-        SystemColumn::Status => {
-            error.with_hint("Use SELECT set_status('table', key, 'STATUS') FROM ...")
-        }
-        SystemColumn::StatusAt
-        | SystemColumn::Locked
-        | SystemColumn::LiveJobId
-        | SystemColumn::LastJobId
-        | SystemColumn::Version => error.with_hint("Leave it out; it follows from what happens."),
-    }
 }
 
 fn count_schema() -> SchemaRef {
@@ -367,7 +157,8 @@ pub fn key_at(key_type: KeyType, column: &ArrayRef, row: usize) -> Option<Key<'_
 struct Collected {
     keys: Vec<ArrayRef>,
     statuses: Vec<Option<StringArray>>,
-    versions: Vec<Int64Array>,
+    /// Per batch, the versions of the rows that were read; NULL for a new row.
+    versions: Vec<Option<Int64Array>>,
     rows: usize,
 }
 
@@ -378,11 +169,13 @@ impl WriteAction {
         input: &mut SendableRecordBatchStream,
     ) -> Result<(Collected, Option<RunFile>)> {
         let key = match self.kind {
-            Kind::Put(_) | Kind::Update => self.schema.index_of(&self.table.def.key)?,
+            Kind::Put(_) | Kind::Create | Kind::Update => {
+                self.schema.index_of(&self.table.def.key)?
+            }
             Kind::Delete => 0,
         };
         let users = match self.kind {
-            Kind::Put(_) | Kind::Update => self.schema.fields().len(),
+            Kind::Put(_) | Kind::Create | Kind::Update => self.schema.fields().len(),
             Kind::Delete => 1,
         };
         let mut writer: Option<RunWriter> = None;
@@ -414,20 +207,20 @@ impl WriteAction {
                 .with_hint("Give every row a key, or leave the row out with WHERE."));
             }
             collected.keys.push(keys);
-            let last = batch.column(users);
-            match self.kind {
-                Kind::Put(_) => {
-                    let statuses = arrow::compute::cast(last, &DataType::Utf8)?;
-                    let some = statuses.null_count() < statuses.len();
-                    collected.statuses.push(
-                        some.then(|| statuses.as_string_opt::<i32>().cloned())
-                            .flatten(),
-                    );
-                }
-                Kind::Update | Kind::Delete => collected
-                    .versions
-                    .extend(last.as_primitive_opt::<Int64Type>().cloned()),
+            let mut system = batch.columns().iter().skip(users);
+            if let Kind::Put(_) | Kind::Create = self.kind
+                && let Some(statuses) = system.next()
+            {
+                let statuses = arrow::compute::cast(statuses, &DataType::Utf8)?;
+                let some = statuses.null_count() < statuses.len();
+                collected.statuses.push(
+                    some.then(|| statuses.as_string_opt::<i32>().cloned())
+                        .flatten(),
+                );
             }
+            let versions = system.next();
+            let versions = versions.and_then(|all| all.as_primitive_opt::<Int64Type>());
+            collected.versions.push(versions.cloned());
             if self.kind == Kind::Delete {
                 continue;
             }
@@ -454,37 +247,45 @@ impl WriteAction {
     }
 
     async fn commit(&self, rows: Collected, run: Option<RunFile>) -> Result<u64> {
-        let affected = rows.rows as u64;
         let run = run.map(new_run);
         let (kind, table) = (self.kind, Arc::clone(&self.table));
         let text = self.target.text.clone();
+        check_once(kind, &table, &rows)?;
+        // A commit may be decided several times; the last time counts.
+        let affected = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&affected);
         let committed = self
             .target
             .ledger
             .commit(self.target.text.author.clone(), move |draft| {
-                draft.require_table(&table)?;
-                match (kind, &run) {
+                match kind {
+                    Kind::Create => draft.create_table(&table.name, &table.def, IfExists::Fail)?,
+                    Kind::Put(_) | Kind::Update | Kind::Delete => draft.require_table(&table)?,
+                }
+                let affected = match (kind, &run) {
                     (Kind::Put(mode), Some(run)) => {
-                        let each = each_key(&table, &rows);
-                        let each = each.map(|(key, batch, row)| {
-                            let statuses = rows.statuses.get(batch).and_then(Option::as_ref);
-                            let status = statuses.filter(|all| all.is_valid(row));
-                            (key, status.map(|all| all.value(row)))
-                        });
-                        draft.write_rows(&table.name, run, mode, each)?;
+                        draft.write_rows(&table.name, run, mode, put_rows(&table, &rows))?
                     }
                     (Kind::Update, Some(run)) => {
                         draft.update_rows(&table.name, run, &changed(&table, &rows)?)?;
+                        rows.rows as u64
                     }
                     (Kind::Delete, _) => {
-                        draft.delete_rows(&table.name, &changed(&table, &rows)?)?
+                        draft.delete_rows(&table.name, &changed(&table, &rows)?)?;
+                        rows.rows as u64
                     }
-                    (Kind::Put(_) | Kind::Update, None) => {}
-                }
+                    (Kind::Create, Some(run)) => {
+                        let rows = put_rows(&table, &rows);
+                        draft.write_rows(&table.name, run, WriteMode::Insert, rows)?
+                    }
+                    (Kind::Put(_) | Kind::Create | Kind::Update, None) => 0,
+                };
+                counted.store(affected, Ordering::Relaxed);
                 let summary = format!("{{\"rows\":{affected}}}");
                 draft.note_statement(&text.sql, text.idempotency_key.as_deref(), &summary)
             })
             .await?;
+        let affected = affected.load(Ordering::Relaxed);
         self.finish(committed.version, affected);
         Ok(affected)
     }
@@ -528,20 +329,70 @@ fn each_key<'r>(
     })
 }
 
+/// The version of a row when the statement read it; `None` for a new row.
+fn seen(rows: &Collected, batch: usize, row: usize) -> Option<Version> {
+    let versions = rows.versions.get(batch)?.as_ref()?;
+    let version = versions.is_valid(row).then(|| versions.value(row))?;
+    u64::try_from(version).ok().map(Version)
+}
+
+/// The rows of a run as the model takes them.
+fn put_rows<'r>(table: &SourceTable, rows: &'r Collected) -> impl Iterator<Item = PutRow<'r>> {
+    each_key(table, rows).map(|(key, batch, row)| {
+        let statuses = rows.statuses.get(batch).and_then(Option::as_ref);
+        let status = statuses.filter(|all| all.is_valid(row));
+        PutRow {
+            key,
+            status: status.map(|all| all.value(row)),
+            seen: seen(rows, batch, row),
+        }
+    })
+}
+
 fn changed(table: &SourceTable, rows: &Collected) -> Result<Vec<ChangedRow>> {
     each_key(table, rows)
-        .map(|(key, batch, row)| {
-            let version = rows.versions.get(batch).map(|versions| versions.value(row));
-            let version = version.and_then(|version| u64::try_from(version).ok());
-            match (table.keys.find(key), version) {
-                (Some(slot), Some(version)) => Ok(ChangedRow {
-                    slot,
-                    version: Version(version),
-                }),
+        .map(
+            |(key, batch, row)| match (table.keys.find(key), seen(rows, batch, row)) {
+                (Some(slot), Some(version)) => Ok(ChangedRow { slot, version }),
                 (None, _) | (_, None) => Err(Error::bug("a row was read that has no source")),
-            }
-        })
+            },
+        )
         .collect()
+}
+
+/// Refuses a statement that would give one row two new ones, of which nobody knows the last.
+fn check_once(kind: Kind, table: &SourceTable, rows: &Collected) -> Result<()> {
+    match kind {
+        // A second row of a key is refused, kept away or the last one, as the mode says.
+        Kind::Create | Kind::Put(WriteMode::Insert | WriteMode::Keep | WriteMode::Replace) => {
+            return Ok(());
+        }
+        Kind::Put(WriteMode::Upsert) | Kind::Update | Kind::Delete => {}
+    }
+    let mut slots = vec![false; table.keys.len() as usize];
+    let mut new = HashSet::new();
+    for (key, _, _) in each_key(table, rows) {
+        let slot = table.keys.find(key);
+        let again = match slot.and_then(|slot| slots.get_mut(slot.0 as usize)) {
+            Some(taken) => std::mem::replace(taken, true),
+            None => !new.insert(key),
+        };
+        if again {
+            return Err(Error::new(
+                Code::DuplicateKey,
+                format!(
+                    "the statement changes row \"{key}\" of table \"{}\" twice",
+                    table.name
+                ),
+            )
+            .with_detail("Nothing was changed.")
+            .with_hint(
+                "Let each row meet one other only: GROUP BY the key, or QUALIFY row_number() OVER \
+                 (PARTITION BY key ORDER BY ...) = 1.",
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -560,7 +411,7 @@ impl RootAction for WriteAction {
         _context: Arc<TaskContext>,
     ) -> Result<Vec<RecordBatch>> {
         let (rows, run) = self.collect(&mut input).await?;
-        let count = if rows.rows == 0 {
+        let count = if rows.rows == 0 && self.kind != Kind::Create {
             self.finish(self.target.ledger.seen().version, 0);
             0
         } else {

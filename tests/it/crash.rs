@@ -61,8 +61,8 @@ fn statement(number: usize, choices: &mut Choices) -> String {
                UNION ALL SELECT min(id), 0 FROM docs)"
         ),
         4 => format!(
-            "REPLACE INTO docs (id, n, status)
-               SELECT id, n + 100, 'RAW' FROM docs WHERE n % 7 = {some} AND NOT locked"
+            "REPLACE INTO docs (id, n, note, status)
+               SELECT id, n + 100, NULL, 'RAW' FROM docs WHERE n % 7 = {some} AND NOT locked"
         ),
         5 => format!("UPDATE docs SET note = 'u{number}' WHERE n % 7 = {some} AND NOT locked"),
         6 => format!("DELETE FROM docs WHERE n % 13 = {some} AND NOT locked"),

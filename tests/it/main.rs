@@ -5,6 +5,7 @@
 mod architecture;
 mod binary;
 mod claims;
+mod clauses;
 mod codes;
 mod commands;
 mod contention;

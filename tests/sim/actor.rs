@@ -228,7 +228,9 @@ impl Actor {
         let inserted = keys.clone();
         let done = self.commit("replace into", move |draft| {
             let rows = keys.iter().map(|key| (Key::Text(key), None));
-            draft.write_rows(TABLE, &run, WriteMode::Replace, rows)
+            draft
+                .write_rows(TABLE, &run, WriteMode::Replace, rows)
+                .map(drop)
         });
         if done.await.is_some() {
             self.log.note(Fact::Inserted { keys: inserted });

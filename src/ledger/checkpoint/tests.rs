@@ -100,7 +100,9 @@ fn command(draft: &mut Draft<'_>, (kind, a, b): Op) -> Result<()> {
                 });
             let rows = keys.map(|key| (key, (b > 99).then_some(STATUSES[usize::from(a % 3)])));
             let run = run("put", usize::from(b % 16));
-            draft.write_rows(table, &run, WriteMode::Replace, rows)
+            draft
+                .write_rows(table, &run, WriteMode::Replace, rows)
+                .map(drop)
         }
         3 => {
             let rows = some_rows(draft, table, b);
@@ -461,7 +463,11 @@ async fn a_large_store_opens_to_the_same_state() {
         let put = run(&format!("texts/{first}"), keys.len());
         let rows = keys.iter().map(|key| (Key::Text(key), None));
         world
-            .commit(|draft| draft.write_rows("texts", &put, WriteMode::Insert, rows))
+            .commit(|draft| {
+                draft
+                    .write_rows("texts", &put, WriteMode::Insert, rows)
+                    .map(drop)
+            })
             .await;
     }
     let def = transform_def("texts", &[], &["DONE"]);

@@ -176,7 +176,9 @@ async fn insert(ledger: &Ledger, keys: &'static [&'static str]) {
     ledger
         .commit(author("ann", "s"), move |draft| {
             let rows = keys.iter().map(|key| (Key::Text(key), None));
-            draft.write_rows("notices", &run, WriteMode::Replace, rows)
+            draft
+                .write_rows("notices", &run, WriteMode::Replace, rows)
+                .map(drop)
         })
         .await
         .unwrap();
@@ -266,7 +268,9 @@ async fn a_commit_that_names_an_old_file_is_refused() {
     clock.advance(Duration::from_secs(25 * 3600));
     let late = ledger.commit(author("bob", "late"), move |draft| {
         let rows = [(Key::Text("a"), None)];
-        draft.write_rows("notices", &run, WriteMode::Insert, rows.into_iter())
+        draft
+            .write_rows("notices", &run, WriteMode::Insert, rows.into_iter())
+            .map(drop)
     });
     let error = late.await.unwrap_err();
     assert_eq!(error.code(), Code::WriteConflict, "{error:?}");

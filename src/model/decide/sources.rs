@@ -32,6 +32,31 @@ pub enum WriteMode {
     Insert,
     /// REPLACE INTO: the row is replaced.
     Replace,
+    /// ON CONFLICT DO NOTHING: the row that is there stays.
+    Keep,
+    /// ON CONFLICT DO UPDATE: the row is made from the one that the statement read.
+    Upsert,
+}
+
+/// A row of a run that goes into a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PutRow<'r> {
+    /// Its key.
+    pub key: Key<'r>,
+    /// The status that was given for it.
+    pub status: Option<&'r str>,
+    /// The version of the row that it was made from; of [`WriteMode::Upsert`] only.
+    pub seen: Option<Version>,
+}
+
+impl<'r> From<(Key<'r>, Option<&'r str>)> for PutRow<'r> {
+    fn from((key, status): (Key<'r>, Option<&'r str>)) -> Self {
+        Self {
+            key,
+            status,
+            seen: None,
+        }
+    }
 }
 
 /// A row that UPDATE or DELETE has seen.
@@ -109,47 +134,56 @@ impl Draft<'_> {
         self.add_run(table, run)
     }
 
-    /// Inserts or replaces the rows of a run.
+    /// Puts the rows of a run into a table.
     ///
     /// # Arguments
-    /// `rows`: per row of the run, in file order, its key and the status that was given.
+    /// `rows`: one per row of the run, in file order.
+    ///
+    /// # Returns
+    /// How many rows came or changed.
     ///
     /// # Errors
     /// `SG3001 duplicate-key`, `SG3002 invalid-key`, `SG3003 row-locked`, `SG5006
-    /// too-many-statuses`.
-    pub fn write_rows<'k>(
+    /// too-many-statuses`. `SG3004 write-conflict`: a row that an upsert was made from changed
+    /// since, or one came.
+    pub fn write_rows<'k, R: Into<PutRow<'k>>>(
         &mut self,
         table: &str,
         run: &NewRun,
         mode: WriteMode,
-        rows: impl Iterator<Item = (Key<'k>, Option<&'k str>)>,
-    ) -> Result<()> {
+        rows: impl Iterator<Item = R>,
+    ) -> Result<u64> {
         let table = self.source_table(table)?.id;
         let run = self.add_run(table, run)?;
-        for (row, (key, status)) in rows.enumerate() {
-            let row = RowRef {
+        let mut put = 0;
+        for (place, row) in rows.enumerate() {
+            let at = RowRef {
                 run,
-                row: u32::try_from(row).unwrap_or(u32::MAX),
+                row: u32::try_from(place).unwrap_or(u32::MAX),
             };
-            self.write_row(table, key, row, status, mode)?;
+            put += self.write_row(table, at, row.into(), mode)?;
         }
-        Ok(())
+        Ok(put)
     }
 
+    /// Puts one row, and tells how many that were: one or none.
     fn write_row(
         &mut self,
         table: TableId,
-        key: Key<'_>,
         row: RowRef,
-        status: Option<&str>,
+        put: PutRow<'_>,
         mode: WriteMode,
-    ) -> Result<()> {
+    ) -> Result<u64> {
+        let PutRow { key, status, seen } = put;
         let Some(found) = self.state.tables.get(&table) else {
             return Err(Error::bug("a table went away while it was written"));
         };
         let slot = found.keys.find(key);
         let source = slot.and_then(|slot| Some((slot, found.source(slot)?)));
         let Some((slot, source)) = source else {
+            if seen.is_some() {
+                return Err(table_changed(&found.name));
+            }
             let slot = slot.unwrap_or(Slot(found.keys.len()));
             let status = status.unwrap_or(INITIAL_STATUS);
             self.insertable(found, key, status)?;
@@ -160,19 +194,20 @@ impl Draft<'_> {
                 key,
                 under,
             };
-            return self.emit(&Event::SourceInserted {
+            self.emit(&Event::SourceInserted {
                 source,
                 row,
                 status,
-            });
+            })?;
+            return Ok(1);
         };
-        if mode == WriteMode::Insert {
-            return Err(Error::new(
-                Code::DuplicateKey,
-                format!("source table \"{}\" already has key \"{key}\"", found.name),
-            )
-            .with_detail("Nothing was inserted.")
-            .with_hint("Leave the key out, or use REPLACE INTO to replace the row."));
+        match mode {
+            WriteMode::Insert => return Err(duplicate_key(found, key)),
+            WriteMode::Keep => return Ok(0),
+            WriteMode::Upsert if seen != Some(source.version) => {
+                return Err(table_changed(&found.name));
+            }
+            WriteMode::Upsert | WriteMode::Replace => {}
         }
         if let Some(holder) = self.holder(found, slot, source) {
             return Err(row_locked(found, key, &holder.reason));
@@ -191,9 +226,10 @@ impl Draft<'_> {
         };
         self.emit(&Event::SourceUpdated { source, row })?;
         match status {
-            Some(status) if changes_status => self.emit(&Event::StatusSet { source, status }),
-            Some(_) | None => Ok(()),
+            Some(status) if changes_status => self.emit(&Event::StatusSet { source, status })?,
+            Some(_) | None => {}
         }
+        Ok(1)
     }
 
     /// Whether a row of a new key may come.
@@ -346,6 +382,18 @@ impl Draft<'_> {
             .map(|(index, _)| crate::id::JobId(index as u64 + 1))
             .collect()
     }
+}
+
+fn duplicate_key(table: &SourceTable, key: Key<'_>) -> Error {
+    Error::new(
+        Code::DuplicateKey,
+        format!("source table \"{}\" already has key \"{key}\"", table.name),
+    )
+    .with_detail("Nothing was inserted.")
+    .with_hint(
+        "Add ON CONFLICT DO NOTHING to keep the row that is there, or ON CONFLICT DO UPDATE SET a \
+         = excluded.a to change what is named of it.",
+    )
 }
 
 fn table_changed(name: &str) -> Error {

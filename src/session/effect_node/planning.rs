@@ -26,6 +26,7 @@ use crate::session::errors::suggest_table;
 use crate::session::gate::{
     EffectItem, Gate, Naming, arguments_query, is_carrier_column, misplaced_in_plan,
 };
+use crate::session::membership::ThreeValuedMembership;
 
 /// The functions that the rewriting needs: the nets and all carriers.
 pub fn effect_functions(procedures: &Procedures) -> Vec<Arc<ScalarUDF>> {
@@ -58,6 +59,7 @@ pub fn install(
         .get_or_insert_default()
         .extend(effect_functions(procedures));
     builder
+        .with_analyzer_rule(Arc::new(ThreeValuedMembership))
         .with_analyzer_rule(Arc::new(StrayEffects))
         .with_query_planner(Arc::new(RootPlanner::new(planners)))
 }

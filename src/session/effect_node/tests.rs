@@ -22,7 +22,7 @@ use super::planning::{
 };
 use super::*;
 use crate::functions::effect::{EffectFunction, Procedures};
-use crate::session::gate::{Access, Call, Gate};
+use crate::session::gate::{Access, Call, Callables, Gate};
 use crate::session::parser::parse;
 use crate::session::statement::Statement;
 
@@ -163,7 +163,11 @@ impl Bench {
             .sql("CREATE VIEW v AS SELECT id FROM t WHERE id > 6")
             .await
             .unwrap();
-        let gate = Gate::new(Access::ReadWrite, procedures);
+        let gate = Gate::new(
+            Access::ReadWrite,
+            procedures,
+            Arc::new(Callables::of(&context.state())),
+        );
         let recorder = Arc::new(recorder);
         Self {
             state: context.state(),
@@ -195,7 +199,7 @@ impl Bench {
     /// What a session does with a statement, without the ledger.
     async fn run(&self, sql: &str) -> Result<Vec<RecordBatch>> {
         let parsed = parse(sql)?;
-        self.gate.check(&parsed.statement)?;
+        self.gate.check(&parsed.statement, sql)?;
         self.run_statement(&parsed.statement).await
     }
 

@@ -56,6 +56,7 @@ impl Gate {
             | Statement::Preview(_)
             | Statement::Explain { .. }
             | Statement::Show(_)
+            | Statement::ShowCreate(_)
             | Statement::Describe(_)
             | Statement::Prepare(_)
             | Statement::Execute(_)

@@ -1,16 +1,23 @@
 //! Where effects may stand, and what else the gate refuses.
 
+use datafusion::execution::session_state::SessionStateBuilder;
+
 use super::*;
 use crate::session::parser::parse;
 
 fn gate(access: Access) -> Gate {
-    Gate::new(access, Procedures::default())
+    let base = SessionStateBuilder::new_with_default_features().build();
+    Gate::new(
+        access,
+        Procedures::default(),
+        Arc::new(Callables::of(&base)),
+    )
 }
 
 /// The place that the refusal names, or `fine`.
 fn check(sql: &str, expected: &str) {
     let parsed = parse(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    let found = match gate(Access::ReadWrite).check(&parsed.statement) {
+    let found = match gate(Access::ReadWrite).check(&parsed.statement, sql) {
         Ok(()) => "fine".to_owned(),
         Err(error) => {
             assert_eq!(error.code(), Code::EffectMisplaced, "{sql}: {error:?}");
@@ -211,10 +218,13 @@ fn the_rewritten_query_holds_carriers_with_all_arguments() {
 /// The code with which a statement is refused, or `None`.
 fn code(access: Access, sql: &str) -> Option<Code> {
     let parsed = parse(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    gate(access).check(&parsed.statement).err().map(|error| {
-        assert!(error.hint().is_some(), "{sql}");
-        error.code()
-    })
+    gate(access)
+        .check(&parsed.statement, sql)
+        .err()
+        .map(|error| {
+            assert!(error.hint().is_some(), "{sql}");
+            error.code()
+        })
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn kind(statement: &Statement) -> String {
         Statement::Effect(_) => "effect".to_owned(),
         Statement::Preview(inner) => format!("preview {}", kind(inner)),
         Statement::Call(function) => format!("call {function}"),
-        Statement::Insert { table, mode, .. } => format!("insert {mode:?} {table}"),
+        Statement::Insert { table, .. } => format!("insert {table}"),
         Statement::Update { table, .. } => format!("update {table}"),
         Statement::Delete { table, .. } => format!("delete {table}"),
         Statement::Truncate { table, .. } => format!("truncate {table}"),
@@ -34,6 +34,7 @@ fn kind(statement: &Statement) -> String {
             kind,
             name,
             missing,
+            tree: _,
         } => format!("drop {kind:?} {name} {missing:?}"),
         Statement::Explain {
             options, statement, ..
@@ -43,6 +44,7 @@ fn kind(statement: &Statement) -> String {
         }
         Statement::Set(_) => "set".to_owned(),
         Statement::Show(_) => "show".to_owned(),
+        Statement::ShowCreate(name) => format!("show create {name}"),
         Statement::Describe(_) => "describe".to_owned(),
         Statement::Copy(_) => "copy".to_owned(),
         Statement::Prepare(_) => "prepare".to_owned(),
@@ -66,9 +68,9 @@ fn statements_are_told_apart() {
             "CALL run_jobs(max => 3, worker => 'w')",
             "call run_jobs(max => 3, worker => 'w')",
         ),
-        ("INSERT INTO T VALUES (1)", "insert Insert t"),
-        ("REPLACE INTO t VALUES (1)", "insert Replace t"),
-        ("INSERT OVERWRITE t SELECT 1", "insert Overwrite t"),
+        ("INSERT INTO T VALUES (1)", "insert t"),
+        ("REPLACE INTO t VALUES (1)", "insert t"),
+        ("INSERT OVERWRITE t SELECT 1", "insert t"),
         ("UPDATE \"T\" SET a = 1 WHERE b = 2", "update T"),
         ("DELETE FROM t WHERE a = 1", "delete t"),
         ("TRUNCATE TABLE t", "truncate t"),
