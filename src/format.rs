@@ -159,7 +159,18 @@ pub enum Look {
         columns: usize,
         /// Whether escape sequences for styles may be written.
         styled: bool,
+        /// What becomes of rows that are wider than that.
+        wide: Wide,
     },
+}
+
+/// What becomes of the rows of a table that are wider than the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wide {
+    /// Their longest texts are cut.
+    Cut,
+    /// They are written with one line per value.
+    Expand,
 }
 
 /// Writes the rows of one result.

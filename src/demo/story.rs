@@ -16,7 +16,7 @@ use crate::demo::corpus;
 use crate::demo::setup::setup_statements;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
-use crate::format::{Format, Look, ResultWriter};
+use crate::format::{Format, Look, ResultWriter, Wide};
 use crate::session::Session;
 use crate::session::progress::Watcher;
 use crate::worker::{WorkOptions, Worked};
@@ -456,6 +456,7 @@ fn table(batch: &RecordBatch) -> Result<String> {
     let look = Look::Terminal {
         columns: 110,
         styled: false,
+        wide: Wide::Cut,
     };
     let mut writer = ResultWriter::try_new(Format::Table, batch.schema(), look, &mut bytes)?;
     writer.write(&shown)?;

@@ -14,15 +14,37 @@ use super::{Look, unwritable};
 use crate::error::Result;
 
 pub(super) struct ExpandedWriter<W> {
-    shape: Shape,
-    paint: Paint,
-    names: Vec<String>,
-    rows: u64,
+    expansion: Expansion,
     out: W,
 }
 
 impl<W: Write> ExpandedWriter<W> {
     pub(super) fn new(schema: SchemaRef, look: Look, out: W) -> Self {
+        Self {
+            expansion: Expansion::new(&schema, look),
+            out,
+        }
+    }
+
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.expansion.write(batch, &mut self.out)
+    }
+
+    pub(super) fn finish(self) -> W {
+        self.out
+    }
+}
+
+/// Rows on their way to one line per value.
+pub(super) struct Expansion {
+    shape: Shape,
+    paint: Paint,
+    names: Vec<String>,
+    rows: u64,
+}
+
+impl Expansion {
+    pub(super) fn new(schema: &SchemaRef, look: Look) -> Self {
         let width = schema
             .fields()
             .iter()
@@ -37,15 +59,14 @@ impl<W: Write> ExpandedWriter<W> {
         });
         let names = names.collect();
         Self {
-            shape: Shape::utc(&schema),
+            shape: Shape::utc(schema),
             paint: Paint::new(look),
             names,
             rows: 0,
-            out,
         }
     }
 
-    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+    pub(super) fn write(&mut self, batch: &RecordBatch, out: &mut impl Write) -> Result<()> {
         let batch = self.shape.fit(batch)?;
         let mut cells = Cells::try_new(&batch)?;
         let (mut text, mut lines) = (String::new(), String::new());
@@ -67,13 +88,9 @@ impl<W: Write> ExpandedWriter<W> {
                 }
                 lines.push('\n');
             }
-            self.out.write_all(lines.as_bytes()).map_err(unwritable)?;
+            out.write_all(lines.as_bytes()).map_err(unwritable)?;
         }
-        self.out.flush().map_err(unwritable)
-    }
-
-    pub(super) fn finish(self) -> W {
-        self.out
+        out.flush().map_err(unwritable)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Aligned columns for people. The widths are those of the first rows, so that a result of any
 //! length is written in bounded memory; on a terminal longer texts are cut with an ellipsis,
-//! elsewhere they stick out and nothing is lost. Numbers are never cut.
+//! elsewhere they stick out and nothing is lost. Numbers are never cut. Where the first rows do not
+//! fit on a terminal that asks for it, all rows are written with one line per value instead.
 
 use std::io::Write;
 
@@ -10,8 +11,9 @@ use nu_ansi_term::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::cells::{Cell, Cells, push_visible};
+use super::expanded::Expansion;
 use super::shape::{Shape, numeric};
-use super::{Look, unwritable};
+use super::{Look, Wide, unwritable};
 use crate::error::Result;
 
 /// Rows that are held back to find the widths. Chosen: fills many screens, costs little memory.
@@ -29,8 +31,18 @@ pub(super) struct TableWriter<W> {
     numeric: Vec<bool>,
     held: Vec<RecordBatch>,
     held_rows: usize,
-    widths: Option<Vec<usize>>,
+    layout: Layout,
     out: W,
+}
+
+/// How rows are laid out.
+enum Layout {
+    /// Not known before the first rows are measured.
+    Open,
+    /// In columns of these widths.
+    Columns(Vec<usize>),
+    /// With one line per value.
+    Lines(Box<Expansion>),
 }
 
 impl<W: Write> TableWriter<W> {
@@ -42,41 +54,76 @@ impl<W: Write> TableWriter<W> {
             numeric: schema.fields().iter().map(|f| numeric(f)).collect(),
             held: Vec::new(),
             held_rows: 0,
-            widths: None,
+            layout: Layout::Open,
             out,
         }
     }
 
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let batch = self.shape.fit(batch)?;
-        if let Some(widths) = &self.widths {
-            let widths = widths.clone();
-            return self.write_rows(&batch, &widths);
+        match &mut self.layout {
+            Layout::Columns(widths) => {
+                let widths = std::mem::take(widths);
+                let batch = self.shape.fit(batch)?;
+                let written = self.write_rows(&batch, &widths);
+                self.layout = Layout::Columns(widths);
+                written
+            }
+            Layout::Lines(expansion) => expansion.write(batch, &mut self.out),
+            Layout::Open => {
+                let batch = self.shape.fit(batch)?;
+                self.held_rows += batch.num_rows();
+                self.held.push(batch);
+                if self.held_rows >= MEASURED_ROWS {
+                    self.settle()?;
+                }
+                Ok(())
+            }
         }
-        self.held_rows += batch.num_rows();
-        self.held.push(batch);
-        if self.held_rows >= MEASURED_ROWS {
-            self.settle()?;
-        }
-        Ok(())
     }
 
     pub(super) fn finish(mut self) -> Result<W> {
-        if self.widths.is_none() {
-            self.settle()?;
+        match self.layout {
+            Layout::Open => self.settle()?,
+            Layout::Columns(_) | Layout::Lines(_) => {}
         }
         Ok(self.out)
     }
 
-    /// Fixes the widths, then writes the header and what was held back.
+    /// Fixes the layout, then writes what was held back.
     fn settle(&mut self) -> Result<()> {
-        let widths = self.fitted(self.measured()?);
+        let widths = self.measured()?;
+        let held = std::mem::take(&mut self.held);
+        if self.expands(&widths) {
+            let mut expansion = Expansion::new(&self.shape.schema(), self.look);
+            for batch in held {
+                expansion.write(&batch, &mut self.out)?;
+            }
+            self.layout = Layout::Lines(Box::new(expansion));
+            return Ok(());
+        }
+        let widths = self.fitted(widths);
         self.write_header(&widths)?;
-        for batch in std::mem::take(&mut self.held) {
+        for batch in held {
             self.write_rows(&batch, &widths)?;
         }
-        self.widths = Some(widths);
+        self.layout = Layout::Columns(widths);
         Ok(())
+    }
+
+    /// Whether rows of these widths are to be written with one line per value. No rows are never
+    /// too wide: their header tells the columns.
+    fn expands(&self, widths: &[usize]) -> bool {
+        match self.look {
+            Look::Terminal {
+                columns,
+                wide: Wide::Expand,
+                ..
+            } => self.held_rows > 0 && frame(widths) + widths.iter().sum::<usize>() > columns,
+            Look::Plain
+            | Look::Terminal {
+                wide: Wide::Cut, ..
+            } => false,
+        }
     }
 
     fn measured(&self) -> Result<Vec<usize>> {
@@ -110,8 +157,7 @@ impl<W: Write> TableWriter<W> {
         let Look::Terminal { columns, .. } = self.look else {
             return widths;
         };
-        let frame = 3 * widths.len().saturating_sub(1) + 2;
-        let room = columns.saturating_sub(frame);
+        let room = columns.saturating_sub(frame(&widths));
         let total = |cap: usize| -> usize {
             let cut = |(w, n): (&usize, &bool)| if *n { *w } else { (*w).min(cap) };
             widths.iter().zip(&self.numeric).map(cut).sum()
@@ -190,6 +236,11 @@ impl<W: Write> TableWriter<W> {
             Look::Terminal { .. } => clip(text, width),
         }
     }
+}
+
+/// What a line has beside its cells.
+fn frame(widths: &[usize]) -> usize {
+    3 * widths.len().saturating_sub(1) + 2
 }
 
 /// The styles of a look.

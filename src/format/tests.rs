@@ -122,6 +122,7 @@ fn check(format: Format, batch: &RecordBatch, expected: &[&str]) {
 const NARROW: Look = Look::Terminal {
     columns: 40,
     styled: false,
+    wide: Wide::Cut,
 };
 
 fn one_text(name: &str, values: Vec<&str>) -> RecordBatch {
@@ -415,4 +416,50 @@ fn format_names_parse_and_unknown_ones_list_the_known() {
     }
     let error = "xlsx".parse::<Format>().unwrap_err();
     assert!(error.hint().unwrap().contains("table, expanded, csv"));
+}
+
+/// The rows on a terminal of 40 columns that wants wide ones expanded.
+fn on_terminal(batches: &[RecordBatch]) -> String {
+    let look = Look::Terminal {
+        columns: 40,
+        styled: false,
+        wide: Wide::Expand,
+    };
+    let mut out = Vec::new();
+    let schema = batches[0].schema();
+    let mut writer = ResultWriter::try_new(Format::Table, schema, look, &mut out).unwrap();
+    for batch in batches {
+        writer.write(batch).unwrap();
+    }
+    writer.finish().unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn rows_wider_than_the_terminal_get_a_line_per_value() {
+    let long = "x".repeat(50);
+    let wide = one_text("text", vec!["a", &long]);
+    assert_eq!(
+        on_terminal(std::slice::from_ref(&wide)),
+        format!("-[ row 1 ]-\ntext | a\n-[ row 2 ]-\ntext | {long}\n")
+    );
+    let fits = one_text("text", vec![&long[..38]]);
+    assert!(on_terminal(std::slice::from_ref(&fits)).starts_with(" text\n---"));
+    let over = one_text("text", vec![&long[..39]]);
+    assert!(on_terminal(std::slice::from_ref(&over)).starts_with("-[ row 1 ]-\n"));
+}
+
+#[test]
+fn layout_of_the_first_rows_is_kept_and_no_rows_are_never_too_wide() {
+    let many = one_text("text", vec!["a"; 1_000]);
+    let long = "x".repeat(50);
+    let wide = one_text("text", vec![&long]);
+    let table = on_terminal(&[many, wide.clone()]);
+    assert!(table.starts_with(" text\n") && !table.contains("row 1"));
+    let many = one_text("text", vec![long.as_str(); 1_000]);
+    let lines = on_terminal(&[many, one_text("text", vec!["a"])]);
+    assert!(lines.ends_with("-[ row 1001 ]-\ntext | a\n"), "{lines}");
+    let name = "n".repeat(50);
+    let none = one_text(&name, vec![]);
+    assert!(!on_terminal(&[none]).contains("row"));
 }
