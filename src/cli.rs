@@ -16,12 +16,13 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::engine::{Access, Engine, EngineOptions, WorkingFolder};
 use crate::error::{Code, Error, Result};
-use crate::format::Format;
+use crate::format::{Format, Wide};
 use crate::id::Token;
 use crate::repl::connection::Connection;
 use crate::repl::progress;
 use crate::repl::script::{OnError, ScriptEnd, read_script, run_script};
 use crate::repl::statement::Runner;
+use crate::repl::variables::Variable;
 use crate::repl::{Repl, ask, interactive};
 
 const CANCELLED: u8 = 130;
@@ -94,15 +95,20 @@ struct SqlArgs {
     #[arg(short = 'f', long, value_name = "FILE")]
     file: Vec<PathBuf>,
 
+    /// The value of $NAME in the statements, bound as a parameter: a number, TRUE, FALSE, NULL or
+    /// a text, which may stand in single quotes; may be given several times
+    #[arg(short = 'v', long = "set", value_name = "NAME=VALUE", value_parser = variable)]
+    variables: Vec<Variable>,
+
     /// A lock that the statements show as their own: the token that acquire_lock gave; may be given
     /// several times
     #[arg(long = "lock-token", value_name = "N")]
     lock_tokens: Vec<u64>,
 
     /// How rows are written: table, expanded, csv, json, ndjson, parquet, arrow or
-    /// arrow-file
-    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = format_name)]
-    format: Format,
+    /// arrow-file [default: table, and on a terminal expanded where rows are too wide]
+    #[arg(long, value_name = "FORMAT", value_parser = format_name)]
+    format: Option<Format>,
 
     /// Go on with the next statement after an error; the exit code is still 1
     #[arg(long)]
@@ -355,38 +361,36 @@ struct Script {
 }
 
 async fn run_sql(
-    connection: impl Into<Connection> + Clone,
+    connection: impl Into<Connection>,
     sql: SqlArgs,
     scripts: Vec<Script>,
 ) -> Result<ExitCode> {
-    let runner = || {
-        Runner::new(
-            connection.clone(),
-            sql.format,
-            interactive().then_some(ask as fn(&str) -> _),
-        )
-    };
-    if scripts.is_empty() && interactive() {
-        return Repl::new(runner()).run().await.map(|()| ExitCode::SUCCESS);
+    let confirm = interactive().then_some(ask as fn(&str) -> _);
+    let format = sql.format.unwrap_or(Format::Table);
+    let mut runner = Runner::new(connection, format, confirm);
+    if sql.format.is_some() {
+        runner.wide = Wide::Cut;
     }
-    run_scripts(&sql, scripts, runner).await
+    for variable in &sql.variables {
+        runner.variables.set(variable.clone());
+    }
+    let repl = Repl::new(runner);
+    if scripts.is_empty() && interactive() {
+        return repl.run().await.map(|()| ExitCode::SUCCESS);
+    }
+    run_scripts(&sql, scripts, repl).await
 }
 
-async fn run_scripts(
-    sql: &SqlArgs,
-    scripts: Vec<Script>,
-    runner: impl Fn() -> Runner,
-) -> Result<ExitCode> {
+async fn run_scripts(sql: &SqlArgs, scripts: Vec<Script>, mut repl: Repl) -> Result<ExitCode> {
     let on_error = if sql.keep_going {
         OnError::KeepGoing
     } else {
         OnError::Stop
     };
-    let mut shared = runner();
     let mut code = ExitCode::SUCCESS;
     for Script { name, text } in scripts {
         let end = if text.trim_start().starts_with('\\') && !sql.command.is_empty() {
-            match Repl::new(runner()).run_command(&text).await {
+            match repl.run_command(&text).await {
                 Ok(end) => end,
                 Err(error) => {
                     log::complain(&error);
@@ -394,7 +398,7 @@ async fn run_scripts(
                 }
             }
         } else {
-            run_script(&mut shared, &name, &text, on_error).await
+            run_script(repl.runner(), &name, &text, on_error).await
         };
         match (end, on_error) {
             (ScriptEnd::Done, _) => {}
@@ -467,11 +471,20 @@ fn find_code(wanted: &str) -> Option<Code> {
     })
 }
 
+fn variable(text: &str) -> Result<Variable, String> {
+    text.parse().map_err(told)
+}
+
 fn format_name(name: &str) -> Result<Format, String> {
-    name.parse().map_err(|error: Error| match error.hint() {
+    name.parse().map_err(told)
+}
+
+/// An error as the parser of the command line shows it.
+fn told(error: Error) -> String {
+    match error.hint() {
         Some(hint) => format!("{error}. {hint}"),
         None => error.to_string(),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ pub enum Reading {
 pub struct Request {
     /// Its text.
     pub sql: String,
+    /// The values of its placeholders, as a JSON list or object.
+    pub parameters: Value,
     /// Rows that go along as tables, by the names that the statement gives them.
     pub tables: Vec<(&'static str, RecordBatch)>,
     /// The key under which a repetition is recognised.
@@ -148,6 +150,11 @@ impl Client {
         {
             let tokens = request.lock_tokens.iter().map(|token| token.0);
             fields.insert("lock_tokens".to_owned(), tokens.collect());
+        }
+        if !request.parameters.is_null()
+            && let Some(fields) = statement.as_object_mut()
+        {
+            fields.insert("params".to_owned(), request.parameters);
         }
         let statement = statement.to_string();
         let (content_type, body) = match request.tables.as_slice() {

@@ -6,46 +6,64 @@
 pub mod commands;
 mod complete;
 pub mod connection;
+mod guard;
 mod highlight;
+pub mod listing;
 pub mod output;
+mod page;
+pub mod pager;
 pub mod progress;
 pub mod report;
 pub mod script;
 pub mod statement;
+pub mod variables;
+mod waiting;
 
 use std::borrow::Cow;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use datafusion::arrow::util::display::array_value_to_string;
-use futures::StreamExt;
+use datafusion::arrow::array::RecordBatch;
 use reedline::{
     ColumnarMenu, Emacs, FileBackedHistory, KeyCode, KeyModifiers, MenuBuilder, Prompt,
     PromptEditMode, PromptHistorySearch, Reedline, ReedlineEvent, ReedlineMenu, Signal,
     ValidationResult, Validator, default_emacs_keybindings,
 };
 
-use self::commands::Command;
-use self::complete::{Known, SharedNames, SqlCompleter};
+use self::commands::{Columns, Command, Expanded};
+use self::complete::{SharedNames, SqlCompleter, Transform};
 use self::connection::Connection;
 use self::highlight::SqlHighlighter;
 use self::output::Output;
+use self::pager::Paging;
 use self::report::{Origin, render};
 use self::script::{OnError, ScriptEnd, read_script, run_script};
 use self::statement::{Ended, Runner, Timing};
 use crate::error::{Code, Error, Result};
-use crate::format::{Format, unwritable};
+use crate::format::{Format, Wide, unwritable};
+use crate::session::ScriptStatement;
+use crate::session::names::quoted;
+use crate::session::parameters::Parameters;
+use crate::session::parser::parse;
 use crate::session::script::{Ending, ending, split_statements};
+use crate::session::statement::Statement;
+use crate::time::Clock;
 
 /// Entries that the history file keeps. Chosen: years of use in well under a megabyte.
 const HISTORY_ENTRIES: usize = 10_000;
 
 /// Says `This would ...` and waits for y or n. Anything but yes is no.
 pub fn ask(question: &str) -> bool {
+    let (told, asked) = match question.rsplit_once('\n') {
+        Some((told, asked)) => (format!("{told}\n"), asked),
+        None => (String::new(), question),
+    };
+    // A closed standard error is no reason to go on without asking.
+    let _ = std::io::stderr().write_all(told.as_bytes());
     let prompt = Fixed {
-        first: question.to_owned(),
+        first: asked.to_owned(),
         next: String::new(),
     };
     match Reedline::create().read_line(&prompt) {
@@ -82,6 +100,11 @@ impl Repl {
         }
     }
 
+    /// What runs its statements.
+    pub fn runner(&mut self) -> &mut Runner {
+        &mut self.runner
+    }
+
     /// Reads and runs until Ctrl-D or `\q`.
     ///
     /// # Errors
@@ -116,7 +139,7 @@ impl Repl {
     ///
     /// # Errors
     /// SG1001 syntax-error and whatever the command meets.
-    pub async fn run_command(mut self, line: &str) -> Result<ScriptEnd> {
+    pub async fn run_command(&mut self, line: &str) -> Result<ScriptEnd> {
         Ok(match self.command(line).await? {
             Next::Read | Next::Leave => ScriptEnd::Done,
             Next::Ended(end) => end,
@@ -175,9 +198,13 @@ impl Repl {
                 }
             };
         }
-        if matches!(text.trim(), "exit" | "quit" | "help") {
-            self.runner.note("Type \\q to leave, or \\? for help.\n");
-            return Next::Read;
+        match word(text) {
+            Some(Word::Leave) => return Next::Leave,
+            Some(Word::Help) => {
+                self.runner.note(&commands::help());
+                return Next::Read;
+            }
+            None => {}
         }
         let origin = Origin::Prompt { text };
         let statements = match split_statements(text) {
@@ -187,6 +214,10 @@ impl Repl {
                 return Next::Read;
             }
         };
+        let reads = |one: &ScriptStatement| {
+            parse(&one.text).is_ok_and(|parsed| only_reads(&parsed.statement))
+        };
+        let only_read = statements.iter().all(reads);
         for statement in statements {
             self.last = Some(statement.text.clone());
             match self.runner.run(&statement.text).await {
@@ -202,6 +233,8 @@ impl Repl {
         }
         if changes_names(text) {
             self.renew_names().await;
+        } else if !only_read {
+            self.renew_statuses();
         }
         Next::Read
     }
@@ -210,40 +243,36 @@ impl Repl {
         match line.parse::<Command>()? {
             Command::Describe(name) => {
                 let names = self.runner.connection.names().await?;
-                self.runner.show(&commands::columns(&names, &name)?)?;
+                self.list(&listing::columns(&names, &name)?)?;
             }
             Command::Tables => {
                 let names = self.runner.connection.names().await?;
-                self.runner.show(&commands::tables(&names)?)?;
+                self.list(&listing::tables(&names)?)?;
             }
             Command::Functions(pattern) => {
                 let names = self.runner.connection.names().await?;
-                self.runner
-                    .show(&commands::functions(&names, pattern.as_deref())?)?;
+                self.list(&listing::functions(&names, pattern.as_deref())?)?;
             }
-            Command::Query(sql) => {
-                self.runner.run(&sql).await?;
-            }
-            Command::Expanded => {
-                let format = match self.runner.format {
-                    Format::Expanded => Format::Table,
-                    Format::Table
-                    | Format::Csv
-                    | Format::Json
-                    | Format::Ndjson
-                    | Format::Parquet
-                    | Format::Arrow
-                    | Format::ArrowFile => Format::Expanded,
+            Command::Query(sql, columns) => {
+                match columns {
+                    Columns::Few => self.runner.list(&sql).await?,
+                    Columns::All => self.runner.run(&sql).await?,
                 };
-                self.set_format(format);
+                self.last = Some(sql);
             }
-            Command::Timing => {
-                let (timing, text) = match self.runner.timing {
-                    Timing::On => (Timing::Off, "timing is off\n"),
-                    Timing::Off => (Timing::On, "timing is on\n"),
-                };
-                self.runner.timing = timing;
-                self.runner.note(text);
+            Command::Log(job) => {
+                let log = page::log(&self.runner.connection, job).await?;
+                self.runner.show_text(&log)?;
+            }
+            Command::Outputs(job) => {
+                let files = page::outputs(&self.runner.connection, job).await?;
+                self.runner.show(&files)?;
+            }
+            Command::Source { table, key } => {
+                let look = self.runner.output.look(Wide::Cut);
+                let connection = &self.runner.connection;
+                let life = page::source(connection, table.as_deref(), &key, look).await?;
+                self.runner.show_page(&life)?;
             }
             Command::Watch(pause) => self.watch(pause).await?,
             Command::Include(path) => {
@@ -257,56 +286,159 @@ impl Repl {
             }
             Command::Output(None) => self.runner.output = Output::stdout(),
             Command::Output(Some(path)) => self.runner.output = Output::file(&path)?,
-            Command::Format(None) => {
-                self.runner
-                    .note(&format!("format is {}\n", self.runner.format));
-            }
-            Command::Format(Some(format)) => self.set_format(format),
             Command::Help => self.runner.note(&commands::help()),
             Command::Quit => return Ok(Next::Leave),
+            setting @ (Command::Expanded(_)
+            | Command::Timing(_)
+            | Command::Pager(_)
+            | Command::Variables
+            | Command::Set(_)
+            | Command::Unset(_)
+            | Command::Format(_)) => self.change(setting)?,
         }
         Ok(Next::Read)
     }
 
-    fn set_format(&mut self, format: Format) {
-        self.runner.format = format;
-        self.runner.note(&format!("format is {format}\n"));
+    /// The settings of the prompt, and its parameters.
+    fn change(&mut self, setting: Command) -> Result<()> {
+        let runner = &mut self.runner;
+        match setting {
+            Command::Expanded(wanted) => self.set_expanded(wanted),
+            Command::Format(None) => {
+                runner.note(&format!("format is {}\n", runner.format));
+            }
+            Command::Format(Some(format)) => {
+                (runner.format, runner.wide) = (format, Wide::Cut);
+                runner.note(&format!("format is {format}\n"));
+            }
+            Command::Timing(wanted) => {
+                runner.timing = wanted.unwrap_or(match runner.timing {
+                    Timing::On => Timing::Off,
+                    Timing::Off => Timing::On,
+                });
+                runner.note(match runner.timing {
+                    Timing::On => "timing is on\n",
+                    Timing::Off => "timing is off\n",
+                });
+            }
+            Command::Pager(wanted) => {
+                runner.paging = wanted.unwrap_or(match runner.paging {
+                    Paging::On => Paging::Off,
+                    Paging::Off => Paging::On,
+                });
+                runner.note(match runner.paging {
+                    Paging::On => "pager is on\n",
+                    Paging::Off => "pager is off\n",
+                });
+            }
+            Command::Variables => self.tell_variables(),
+            Command::Set(variable) => {
+                runner.variables.set(variable);
+                self.renew_variables();
+            }
+            Command::Unset(name) => {
+                runner.variables.unset(&name)?;
+                self.renew_variables();
+            }
+            Command::Describe(_)
+            | Command::Tables
+            | Command::Functions(_)
+            | Command::Query(..)
+            | Command::Log(_)
+            | Command::Outputs(_)
+            | Command::Source { .. }
+            | Command::Watch(_)
+            | Command::Include(_)
+            | Command::Output(_)
+            | Command::Help
+            | Command::Quit => return Err(Error::bug("a command that is no setting")),
+        }
+        Ok(())
     }
 
-    /// Repeats the last query until Ctrl-C. Effects are not repeated: nobody means that.
+    fn set_expanded(&mut self, wanted: Option<Expanded>) {
+        let runner = &mut self.runner;
+        let wanted = wanted.unwrap_or(match runner.format {
+            Format::Expanded => Expanded::Off,
+            Format::Table
+            | Format::Csv
+            | Format::Json
+            | Format::Ndjson
+            | Format::Parquet
+            | Format::Arrow
+            | Format::ArrowFile => Expanded::On,
+        });
+        let (format, wide, told) = match wanted {
+            Expanded::On => (Format::Expanded, runner.wide, "expanded"),
+            Expanded::Off => (Format::Table, Wide::Cut, "table"),
+            Expanded::Auto => (
+                Format::Table,
+                Wide::Expand,
+                "table, expanded where too wide",
+            ),
+        };
+        (runner.format, runner.wide) = (format, wide);
+        runner.note(&format!("format is {told}\n"));
+    }
+
+    fn tell_variables(&mut self) {
+        let lines = self.runner.variables.iter();
+        let text: String = lines
+            .map(|(name, value)| format!("${name} = {value}\n"))
+            .collect();
+        self.runner.note(match text.is_empty() {
+            true => "no parameter has a value\n",
+            false => &text,
+        });
+    }
+
+    /// Names and their meanings, in columns that are cut where they are too wide.
+    fn list(&mut self, rows: &RecordBatch) -> Result<()> {
+        let wide = std::mem::replace(&mut self.runner.wide, Wide::Cut);
+        let shown = self.runner.show(rows);
+        self.runner.wide = wide;
+        shown
+    }
+
+    /// Repeats the last query until Ctrl-C, each time below the moment at which it is asked.
+    /// What changes something is not repeated: nobody means that.
     async fn watch(&mut self, pause: Duration) -> Result<()> {
+        let hint = "Run a query first; \\watch repeats the last one.";
         let Some(sql) = self.last.clone() else {
             return Err(Error::new(
                 Code::SyntaxError,
                 "command \"\\watch\" has nothing to repeat",
             )
-            .with_hint("Run a query first; \\watch repeats the last one."));
+            .with_hint(hint));
         };
-        let changes = [
-            "insert", "update", "delete", "replace", "create", "drop", "call", "apply",
-        ];
-        let first = sql
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .to_lowercase();
-        if changes.contains(&first.as_str())
-            || self.runner.connection.count_effects(&sql).await?.is_some()
-        {
+        if !only_reads(&parse(&sql)?.statement) {
             return Err(Error::new(
                 Code::Unsupported,
-                "command \"\\watch\" repeats queries only, and the last statement has effects",
+                "command \"\\watch\" repeats queries only; the last statement changes something",
             )
-            .with_hint("Run a query first; \\watch repeats the last one."));
+            .with_hint(hint));
         }
+        let paging = std::mem::replace(&mut self.runner.paging, Paging::Off);
+        let ended = self.repeat(&sql, pause).await;
+        self.runner.paging = paging;
+        ended
+    }
+
+    async fn repeat(&mut self, sql: &str, pause: Duration) -> Result<()> {
+        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
-            match self.runner.run(&sql).await? {
+            self.runner.note(&format!(
+                "{} (every {} s)\n",
+                Clock::System.now(),
+                pause.as_secs_f64()
+            ));
+            match self.runner.run(sql).await? {
                 Ended::Done => {}
                 Ended::Cancelled | Ended::Declined | Ended::OutputClosed => return Ok(()),
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = tokio::signal::ctrl_c() => return Ok(()),
+                _ = &mut interrupted => return Ok(()),
             }
         }
     }
@@ -316,38 +448,81 @@ impl Repl {
         let Ok(names) = self.runner.connection.names().await else {
             return;
         };
-        let transforms = if names.tables.iter().any(|table| table.name == "transforms") {
-            transforms(&self.runner.connection)
+        let transforms = match names.tables.iter().any(|table| table.name == "transforms") {
+            true => transforms(&self.runner.connection)
                 .await
-                .unwrap_or_default()
-        } else {
-            Vec::new()
+                .unwrap_or_default(),
+            false => Vec::new(),
         };
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Known { names, transforms };
+        {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.names = names;
+            known.transforms = transforms;
+        }
+        self.renew_variables();
+        self.renew_statuses();
+    }
+
+    fn renew_variables(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.variables = self.runner.variables.names().map(str::to_owned).collect();
+    }
+
+    /// Statuses are found in a task of their own: a large table has many rows to ask.
+    fn renew_statuses(&self) {
+        let connection = self.runner.connection.clone();
+        let known = Arc::clone(&self.known);
+        tokio::spawn(async move {
+            let tables: Vec<String> = {
+                let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                let sources = known.names.tables.iter();
+                let sources = sources.filter(|table| table.kind == "source table");
+                sources.map(|table| table.name.clone()).collect()
+            };
+            for table in tables {
+                let Ok(statuses) = statuses(&connection, &table).await else {
+                    continue;
+                };
+                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.statuses.insert(table, statuses);
+            }
+        });
     }
 }
 
 const MENU: &str = "completion";
 
-async fn transforms(connection: &Connection) -> Result<Vec<String>> {
-    let mut reply = connection.execute("SELECT * FROM transforms").await?;
-    let column = reply
-        .schema
-        .fields()
-        .iter()
-        .position(|field| matches!(field.name().as_str(), "transform" | "name"));
+async fn transforms(connection: &Connection) -> Result<Vec<Transform>> {
+    let sql = "SELECT name, source_table, array_to_string(from_status, chr(10)), \
+               array_to_string(to_status, chr(10)) FROM transforms ORDER BY name";
+    let batches = connection.rows(sql, Parameters::None).await?;
     let mut found = Vec::new();
-    while let Some(Ok(batch)) = reply.batches.next().await {
-        let Some(column) = column.and_then(|column| batch.columns().get(column)) else {
-            break;
-        };
-        found.extend(
-            (0..batch.num_rows()).filter_map(|row| array_value_to_string(column, row).ok()),
-        );
+    for batch in &batches {
+        for row in 0..batch.num_rows() {
+            let cell = |column| connection::text(batch, column, row).unwrap_or_default();
+            let (from, to) = (cell(2), cell(3));
+            found.push(Transform {
+                name: cell(0),
+                table: cell(1),
+                statuses: from.lines().chain(to.lines()).map(str::to_owned).collect(),
+            });
+        }
     }
-    found.sort();
-    found.dedup();
     Ok(found)
+}
+
+async fn statuses(connection: &Connection, table: &str) -> Result<Vec<String>> {
+    let sql = format!(
+        "SELECT DISTINCT status FROM {} ORDER BY status",
+        quoted(table)
+    );
+    let batches = connection.rows(&sql, Parameters::None).await?;
+    let texts = |batch: &RecordBatch| -> Vec<String> {
+        (0..batch.num_rows())
+            .filter_map(|row| connection::text(batch, 0, row))
+            .collect()
+    };
+    Ok(batches.iter().flat_map(texts).collect())
 }
 
 fn changes_names(text: &str) -> bool {
@@ -355,6 +530,51 @@ fn changes_names(text: &str) -> bool {
     ["create", "drop", "alter"]
         .iter()
         .any(|word| text.contains(word))
+}
+
+/// What people type who come from other prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Leave,
+    Help,
+}
+
+fn word(text: &str) -> Option<Word> {
+    let text = text.trim().trim_end_matches(';').trim_end();
+    match text.to_ascii_lowercase().as_str() {
+        "exit" | "quit" => Some(Word::Leave),
+        "help" => Some(Word::Help),
+        _ => None,
+    }
+}
+
+/// Whether a statement may be run again and again.
+fn only_reads(statement: &Statement) -> bool {
+    match statement {
+        Statement::Query(_)
+        | Statement::Preview(_)
+        | Statement::Explain { .. }
+        | Statement::Show(_)
+        | Statement::Describe(_) => true,
+        Statement::Effect(_)
+        | Statement::Call(_)
+        | Statement::Insert { .. }
+        | Statement::Update { .. }
+        | Statement::Delete { .. }
+        | Statement::Truncate { .. }
+        | Statement::CreateTable { .. }
+        | Statement::CreateView { .. }
+        | Statement::CreateExternalTable { .. }
+        | Statement::CreateTransform(_)
+        | Statement::Drop { .. }
+        | Statement::Set(_)
+        | Statement::Copy(_)
+        | Statement::Prepare(_)
+        | Statement::Execute(_)
+        | Statement::Transaction(_)
+        | Statement::Checkpoint
+        | Statement::Other(_) => false,
+    }
 }
 
 /// `SLUICEGATE_HISTORY`, or a file in the user's XDG state folder. Empty means no history.
@@ -380,7 +600,7 @@ struct Statements;
 impl Validator for Statements {
     fn validate(&self, text: &str) -> ValidationResult {
         let text = text.trim();
-        if text.starts_with('\\') || matches!(text, "exit" | "quit" | "help") {
+        if text.starts_with('\\') || word(text).is_some() {
             return ValidationResult::Complete;
         }
         match ending(text) {

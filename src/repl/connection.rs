@@ -14,9 +14,10 @@ use crate::client::{Answer, Client, Request};
 use crate::error::{Error, Result};
 use crate::functions::effect::EffectFunction;
 use crate::id::Token;
-use crate::session::parser::parse;
-use crate::session::statement::Statement;
-use crate::session::{LockChanges, Names, OutcomeCount, Session, StatementKind, TableName};
+use crate::session::parameters::Parameters;
+use crate::session::{
+    ExecuteOptions, LockChanges, Names, OutcomeCount, Session, StatementKind, TableName,
+};
 
 /// The answer to one statement.
 pub struct Shown {
@@ -34,7 +35,17 @@ pub struct Shown {
     pub notes: Vec<String>,
 }
 
+/// What an effect statement would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foresight {
+    /// The rows that it would act on.
+    pub rows: u64,
+    /// How often which effect would end in which way; empty where that was not asked.
+    pub outcomes: Vec<OutcomeCount>,
+}
+
 /// Where statements run.
+#[derive(Clone)]
 pub enum Connection {
     /// In this process.
     Store(Session),
@@ -59,10 +70,14 @@ impl Connection {
     ///
     /// # Errors
     /// Those of the statement.
-    pub async fn execute(&self, sql: &str) -> Result<Shown> {
+    pub async fn execute(&self, sql: &str, parameters: Parameters) -> Result<Shown> {
         match self {
             Self::Store(session) => {
-                let reply = session.execute(sql).await?;
+                let options = ExecuteOptions {
+                    parameters,
+                    ..ExecuteOptions::default()
+                };
+                let reply = session.execute_with(sql, options).await?;
                 let batches = reply.batches.map(|batch| batch.map_err(Error::from));
                 Ok(Shown {
                     kind: reply.kind,
@@ -73,19 +88,50 @@ impl Connection {
                     notes: reply.notes,
                 })
             }
-            Self::Server(session) => session.execute(sql).await,
+            Self::Server(session) => session.execute(sql, parameters).await,
         }
     }
 
-    /// How many effects a statement would have; none for one without effect functions.
+    /// All rows of a query.
+    ///
+    /// # Errors
+    /// Those of the query.
+    pub async fn rows(&self, sql: &str, parameters: Parameters) -> Result<Vec<RecordBatch>> {
+        let mut shown = self.execute(sql, parameters).await?;
+        let mut batches = Vec::new();
+        while let Some(batch) = shown.batches.next().await {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+
+    /// What an effect statement would do.
+    ///
+    /// # Arguments
+    /// `few`: rows up to which the outcomes need not be told.
     ///
     /// # Errors
     /// Those of the statement.
-    pub async fn count_effects(&self, sql: &str) -> Result<Option<u64>> {
-        match self {
-            Self::Store(session) => session.count_effects(sql).await,
-            Self::Server(session) => session.count_effects(sql).await,
+    pub async fn foresee(&self, sql: &str, values: Parameters, few: u64) -> Result<Foresight> {
+        if let Self::Store(session) = self {
+            // Counting is much cheaper than foretelling.
+            let rows = session.count_effects(sql, &values).await?.unwrap_or(0);
+            if rows <= few {
+                return Ok(Foresight {
+                    rows,
+                    outcomes: Vec::new(),
+                });
+            }
         }
+        let mut preview = self.execute(&format!("PREVIEW {sql}"), values).await?;
+        let mut rows = 0;
+        while let Some(batch) = preview.batches.next().await {
+            rows += batch?.num_rows() as u64;
+        }
+        Ok(Foresight {
+            rows,
+            outcomes: preview.summary,
+        })
     }
 
     /// Tables, views and functions, for completion and `\d`.
@@ -121,11 +167,16 @@ pub struct ServerSession {
     locks: Arc<Mutex<BTreeSet<Token>>>,
 }
 
-const COLUMNS: &str = "SELECT t.table_name, t.table_type, c.column_name, c.data_type \
+const COLUMNS: &str = "SELECT t.table_name, t.table_type, c.column_name, c.data_type, \
+                       c.is_nullable \
                        FROM information_schema.tables t LEFT JOIN information_schema.columns c \
                        ON t.table_schema = c.table_schema AND t.table_name = c.table_name \
                        WHERE t.table_schema <> 'information_schema' \
                        ORDER BY t.table_name, c.ordinal_position";
+
+/// The keys of all source tables that there ever were, the newest last.
+const KEYS: &str = "SELECT source_table, json_text(payload, 'key') FROM events \
+                    WHERE kind = 'table-created' ORDER BY version, ordinal";
 
 impl ServerSession {
     /// A connection through a client.
@@ -148,17 +199,19 @@ impl ServerSession {
         self
     }
 
-    async fn send(&self, sql: impl Into<String>) -> Result<Answer> {
+    async fn send(&self, sql: impl Into<String>, values: &Parameters) -> Result<Answer> {
         let lock_tokens = self.locks.lock().iter().copied().collect();
         let request = Request {
             lock_tokens,
+            parameters: values.to_json(),
             ..Request::new(sql)
         };
         self.client.execute(request).await
     }
 
-    /// Keeps the locks that a statement was given, and forgets those that it released.
-    async fn follow(&self, answer: &Answer) -> Result<()> {
+    /// Keeps the locks that a statement was given, and forgets those that it released. The answer
+    /// is borrowed for good while it waits: it may move to another thread, not be shared with one.
+    async fn follow(&self, answer: &mut Answer) -> Result<()> {
         let of_locks = |one: &OutcomeCount| {
             let Some(function) = EffectFunction::named(&one.function) else {
                 return false;
@@ -182,10 +235,11 @@ impl ServerSession {
     /// The locks that a statement acquired and released, as the ledger has them.
     async fn changes_of(&self, statement_id: &str) -> Result<LockChanges> {
         let id = statement_id.replace('\'', "''");
-        let found = self.send(format!(
+        let sql = format!(
             "SELECT kind = 'lock-acquired', token FROM events WHERE statement_id = '{id}' \
              AND kind IN ('lock-acquired', 'lock-released') ORDER BY ordinal"
-        ));
+        );
+        let found = self.send(sql, &Parameters::None);
         let mut changes = LockChanges::default();
         for batch in found.await?.collect().await? {
             let [acquired, tokens] = batch.columns() else {
@@ -203,10 +257,10 @@ impl ServerSession {
         Ok(changes)
     }
 
-    async fn execute(&self, sql: &str) -> Result<Shown> {
+    async fn execute(&self, sql: &str, parameters: Parameters) -> Result<Shown> {
         *self.reading.lock() = None;
-        let answer = self.send(sql).await?;
-        self.follow(&answer).await?;
+        let mut answer = self.send(sql, &parameters).await?;
+        self.follow(&mut answer).await?;
         *self.reading.lock() = Some(answer.statement_id);
         let schema = answer.rows.schema();
         let batches = futures::stream::try_unfold(answer.rows, |mut rows| async move {
@@ -223,46 +277,32 @@ impl ServerSession {
         })
     }
 
-    /// Counts the rows of a preview. A server that cannot parse what we can tells by itself.
-    async fn count_effects(&self, sql: &str) -> Result<Option<u64>> {
-        let Statement::Effect(_) = parse(sql)?.statement else {
-            return Ok(None);
-        };
-        let mut preview = self.execute(&format!("PREVIEW {sql}")).await?;
-        let mut rows = 0;
-        while let Some(batch) = preview.batches.next().await {
-            rows += batch?.num_rows() as u64;
-        }
-        Ok(Some(rows))
-    }
-
     async fn names(&self) -> Result<Names> {
-        let mut columns = self.execute(COLUMNS).await?;
+        let mut columns = self.execute(COLUMNS, Parameters::None).await?;
         let mut tables: BTreeMap<String, TableName> = BTreeMap::new();
+        let mut required: BTreeMap<String, Vec<String>> = BTreeMap::new();
         while let Some(batch) = columns.batches.next().await {
             let batch = batch?;
-            let text = |column: usize, row: usize| {
-                let column = batch.columns().get(column);
-                let column = column.filter(|column| column.is_valid(row))?;
-                array_value_to_string(column, row).ok()
-            };
             for row in 0..batch.num_rows() {
-                let name = text(0, row).unwrap_or_default();
+                let name = text(&batch, 0, row).unwrap_or_default();
                 let table = tables.entry(name.clone()).or_insert_with(|| TableName {
-                    kind: match text(1, row).as_deref() {
+                    kind: match text(&batch, 1, row).as_deref() {
                         Some("VIEW") => "view".to_owned(),
                         Some(_) | None => "external table".to_owned(),
                     },
-                    name,
+                    name: name.clone(),
                     columns: Vec::new(),
                     schema: None,
                     key: None,
                 });
-                if let Some(column) = text(2, row) {
-                    table
-                        .columns
-                        .push((column, text(3, row).unwrap_or_default()));
+                let Some(column) = text(&batch, 2, row) else {
+                    continue;
+                };
+                if text(&batch, 4, row).as_deref() == Some("NO") {
+                    required.entry(name).or_default().push(column.clone());
                 }
+                let kind = text(&batch, 3, row).unwrap_or_default();
+                table.columns.push((column, kind));
             }
         }
         for table in tables.values_mut() {
@@ -273,10 +313,42 @@ impl ServerSession {
                 "source table".clone_into(&mut table.kind);
             }
         }
+        self.add_keys(&mut tables, &required).await?;
         Ok(Names {
             tables: tables.into_values().collect(),
             functions: self.known.functions.clone(),
         })
+    }
+
+    /// A key is never NULL. Where other columns of its table are not either, the ledger tells
+    /// which of them it is.
+    async fn add_keys(
+        &self,
+        tables: &mut BTreeMap<String, TableName>,
+        required: &BTreeMap<String, Vec<String>>,
+    ) -> Result<()> {
+        let mut doubtful = false;
+        for table in tables.values_mut().filter(|one| one.kind == "source table") {
+            match required.get(&table.name).map(Vec::as_slice) {
+                Some([key]) => table.key = Some(key.clone()),
+                Some(_) => doubtful = true,
+                None => {}
+            }
+        }
+        if !doubtful {
+            return Ok(());
+        }
+        let mut keys = self.execute(KEYS, Parameters::None).await?;
+        while let Some(batch) = keys.batches.next().await {
+            let batch = batch?;
+            for row in 0..batch.num_rows() {
+                let table = text(&batch, 0, row).and_then(|name| tables.get_mut(&name));
+                if let Some(table) = table.filter(|table| table.kind == "source table") {
+                    table.key = text(&batch, 1, row);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Before its answer has begun, a statement ends by the closed connection.
@@ -288,4 +360,11 @@ impl ServerSession {
             tracing::debug!(%error, "a statement was not cancelled at the server");
         }
     }
+}
+
+/// The text of a cell; none for NULL.
+pub(super) fn text(batch: &RecordBatch, column: usize, row: usize) -> Option<String> {
+    let column = batch.columns().get(column);
+    let column = column.filter(|column| column.is_valid(row))?;
+    array_value_to_string(column, row).ok()
 }

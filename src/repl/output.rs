@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(test)]
 use std::sync::{Mutex, PoisonError};
 
+use super::pager::{Pages, Paging};
 use crate::error::{Code, Error, Result};
-use crate::format::{Format, Look};
+use crate::format::{Format, Look, Wide};
 
 /// Columns assumed where a terminal does not tell its own. Chosen: the usual width.
 const COLUMNS: usize = 80;
@@ -21,6 +22,7 @@ const COLUMNS: usize = 80;
 pub struct Output {
     target: Target,
     closed: Arc<AtomicBool>,
+    left: Arc<AtomicBool>,
     results: u64,
 }
 
@@ -62,7 +64,8 @@ impl Output {
     fn to(target: Target) -> Self {
         Self {
             target,
-            closed: Arc::new(AtomicBool::new(false)),
+            closed: Arc::default(),
+            left: Arc::default(),
             results: 0,
         }
     }
@@ -72,13 +75,22 @@ impl Output {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// Whether the person has left the pager of the last result, and wants no more of it.
+    pub fn left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
     /// How text formats look here.
-    pub fn look(&self) -> Look {
+    ///
+    /// # Arguments
+    /// `wide`: what becomes of rows that are wider than a terminal.
+    pub fn look(&self, wide: Wide) -> Look {
         match &self.target {
             Target::Stdout if io::stdout().is_terminal() => Look::Terminal {
                 columns: crossterm::terminal::size()
                     .map_or(COLUMNS, |(columns, _)| usize::from(columns).max(1)),
                 styled: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+                wide,
             },
             Target::Stdout | Target::File(_) => Look::Plain,
             #[cfg(test)]
@@ -95,7 +107,7 @@ impl Output {
         if !format.binary() {
             return Ok(());
         }
-        if self.look() != Look::Plain {
+        if self.look(Wide::Cut) != Look::Plain {
             return Err(Error::new(
                 Code::Unsupported,
                 format!("format \"{format}\" is binary and cannot go to a terminal"),
@@ -116,16 +128,22 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::accept`]; SG6005 output-failed.
-    pub fn next_result(&mut self, format: Format) -> Result<Pipe> {
+    pub fn next_result(&mut self, format: Format, paging: Paging) -> Result<Pipe> {
         self.accept(format)?;
         self.results += 1;
-        let inner: Box<dyn Write + Send> = match &self.target {
-            Target::Stdout => Box::new(BufWriter::new(io::stdout())),
-            Target::File(file) => Box::new(BufWriter::new(
+        self.left = Arc::default();
+        let pages = match paging {
+            Paging::On => Pages::try_new(&self.left),
+            Paging::Off => None,
+        };
+        let inner: Box<dyn Write + Send> = match (&self.target, pages) {
+            (Target::Stdout, Some(pages)) => Box::new(pages),
+            (Target::Stdout, None) => Box::new(BufWriter::new(io::stdout())),
+            (Target::File(file), _) => Box::new(BufWriter::new(
                 file.try_clone().map_err(crate::format::unwritable)?,
             )),
             #[cfg(test)]
-            Target::Memory(bytes) => Box::new(Shared(Arc::clone(bytes))),
+            (Target::Memory(bytes), _) => Box::new(Shared(Arc::clone(bytes))),
         };
         Ok(Pipe {
             inner,
@@ -188,7 +206,10 @@ mod tests {
     #[test]
     fn binary_outputs_hold_one_result() {
         let mut output = Output::memory(&Arc::default());
-        output.next_result(Format::Arrow).map(drop).unwrap();
+        output
+            .next_result(Format::Arrow, Paging::On)
+            .map(drop)
+            .unwrap();
         let error = output.accept(Format::Arrow).unwrap_err();
         assert_eq!(error.code(), Code::Unsupported);
         output.accept(Format::Ndjson).unwrap();

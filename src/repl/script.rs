@@ -193,7 +193,10 @@ mod tests {
         let (end, data, notes) = run(EFFECT, OnError::Stop, Some(|_| false)).await;
         assert_eq!((end, data.as_str()), (ScriptEnd::Failed, ""));
         assert_eq!(notes, "nothing was done\n");
-        let asked: Confirm = |question| question.contains("1,001 rows. Go on? [y/N]");
+        let asked: Confirm = |question| {
+            question.contains("locks for 1,001 rows: 1,001 acquired.")
+                && question.ends_with("Go on? [y/N] ")
+        };
         let (end, data, notes) = run(EFFECT, OnError::Stop, Some(asked)).await;
         assert_eq!((end, data.lines().count()), (ScriptEnd::Done, 1_002));
         assert!(notes.contains("acquired"), "{notes}");

@@ -1,5 +1,5 @@
-//! Runs one statement for a person or a script: asks before a large effect, writes the rows,
-//! tells what happened, and stops on Ctrl-C.
+//! Runs one statement for a person or a script: binds the parameters, asks before it does much,
+//! writes the rows, tells what happened, and stops on Ctrl-C.
 //!
 //! Invariants: rows go to the output, everything else to the notes (standard error); a cancelled
 //! statement is dropped, and what it had committed by then stays.
@@ -16,14 +16,16 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 
 use super::connection::{Connection, Shown};
+use super::guard;
 use super::output::Output;
+use super::pager::Paging;
+use super::variables::Variables;
+use super::waiting;
 use crate::error::Result;
-use crate::format::{Format, Look, ResultWriter};
+use crate::format::{Format, Look, ResultWriter, Wide};
+use crate::session::parameters::Parameters;
 use crate::session::script::tokens_so_far;
 use crate::session::{OutcomeCount, StatementKind};
-
-/// Rows above which a person is asked before an effect. Chosen: more than anybody lists by hand.
-pub const ASK_ABOVE_ROWS: u64 = 1_000;
 
 /// How a statement ended that made no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +40,7 @@ pub enum Ended {
     OutputClosed,
 }
 
-/// Answers whether a large effect may go on.
+/// Answers whether a statement that does much may go on.
 pub type Confirm = fn(question: &str) -> bool;
 
 /// Whether the time of each statement is told.
@@ -58,15 +60,21 @@ pub struct Runner {
     pub output: Output,
     /// How rows are written.
     pub format: Format,
+    /// What becomes of rows that are wider than the terminal.
+    pub wide: Wide,
+    /// Whether what is longer than the terminal goes through a pager.
+    pub paging: Paging,
     /// Whether times are told.
     pub timing: Timing,
+    /// The values of parameters.
+    pub variables: Variables,
     confirm: Option<Confirm>,
     notes: Box<dyn Write + Send>,
 }
 
 impl Runner {
     /// Writes rows to standard output and notes to standard error. Without `confirm`, nobody is
-    /// asked before a large effect.
+    /// asked before a statement that does much.
     pub fn new(
         connection: impl Into<Connection>,
         format: Format,
@@ -76,7 +84,10 @@ impl Runner {
             connection: connection.into(),
             output: Output::stdout(),
             format,
+            wide: Wide::Expand,
+            paging: Paging::On,
             timing: Timing::Off,
+            variables: Variables::default(),
             confirm,
             notes: Box::new(io::stderr()),
         }
@@ -103,9 +114,12 @@ impl Runner {
         let answered = Cell::new(false);
         let ended = {
             let work = self.attempt(sql, &answered);
+            // Signals are listened to before the work begins, which may start a pager that shares
+            // them.
             tokio::select! {
-                ended = work => Some(ended),
+                biased;
                 _ = tokio::signal::ctrl_c() => None,
+                ended = work => Some(ended),
             }
         };
         if ended.is_none() {
@@ -137,8 +151,8 @@ impl Runner {
     /// # Errors
     /// SG6005 output-failed.
     pub fn show(&mut self, batch: &RecordBatch) -> Result<()> {
-        let look = self.output.look();
-        let pipe = self.output.next_result(self.format)?;
+        let look = self.output.look(self.wide);
+        let pipe = self.output.next_result(self.format, self.paging)?;
         let mut writer = ResultWriter::try_new(self.format, batch.schema(), look, pipe)?;
         writer.write(batch)?;
         writer.finish()?;
@@ -146,19 +160,76 @@ impl Runner {
         Ok(())
     }
 
+    /// Shows text that comes from elsewhere. On a terminal nothing in it steers that.
+    ///
+    /// # Errors
+    /// SG6005 output-failed.
+    pub fn show_text(&mut self, text: &str) -> Result<()> {
+        match self.output.look(self.wide) {
+            Look::Plain => self.show_page(text),
+            Look::Terminal { .. } => self.show_page(&harmless(text)),
+        }
+    }
+
+    /// Shows text that was made for the output.
+    ///
+    /// # Errors
+    /// SG6005 output-failed.
+    pub fn show_page(&mut self, text: &str) -> Result<()> {
+        let mut pipe = self.output.next_result(Format::Table, self.paging)?;
+        let written = pipe.write_all(text.as_bytes()).and_then(|()| pipe.flush());
+        written.map_err(crate::format::unwritable)
+    }
+
+    /// Runs one of the prompt's own queries, whose columns are few: they are cut, not expanded.
+    ///
+    /// # Errors
+    /// Those of [`Runner::run`].
+    pub async fn list(&mut self, sql: &str) -> Result<Ended> {
+        let wide = std::mem::replace(&mut self.wide, Wide::Cut);
+        let ended = self.run(sql).await;
+        self.wide = wide;
+        ended
+    }
+
     async fn attempt(&mut self, sql: &str, answered: &Cell<bool>) -> Result<Ended> {
         if yields_rows(sql) {
             self.output.accept(self.format)?;
         }
+        let parameters = self.variables.bind(sql)?;
         if let Some(confirm) = self.confirm
-            && let Some(rows) = self.connection.count_effects(sql).await?
-            && rows > ASK_ABOVE_ROWS
-            && !tokio::task::block_in_place(|| confirm(&question(sql, rows)))
+            && let Some(question) = guard::question(&self.connection, &self.variables, sql).await?
+            && !tokio::task::block_in_place(|| confirm(&question))
         {
             self.note("nothing was done\n");
             return Ok(Ended::Declined);
         }
-        let reply = self.connection.execute(sql).await?;
+        self.answer(sql, parameters, answered).await?;
+        if waiting::runs_jobs(sql) {
+            self.tell_waiting().await;
+        }
+        Ok(Ended::Done)
+    }
+
+    /// What waits is a comfort: where it cannot be had, the jobs have run all the same.
+    async fn tell_waiting(&mut self) {
+        match waiting::lines(&self.connection).await {
+            Ok(lines) => {
+                for line in lines {
+                    self.note(&format!("note: {line}\n"));
+                }
+            }
+            Err(error) => tracing::debug!(%error, "what waits is not known"),
+        }
+    }
+
+    async fn answer(
+        &mut self,
+        sql: &str,
+        parameters: Parameters,
+        answered: &Cell<bool>,
+    ) -> Result<()> {
+        let reply = self.connection.execute(sql, parameters).await?;
         answered.set(true);
         let Shown {
             kind,
@@ -191,7 +262,9 @@ impl Runner {
             }
         } else {
             let rows = self.write_rows(schema, &mut batches).await?;
-            self.note_rows(rows);
+            if !self.output.left() {
+                self.note_rows(rows);
+            }
         }
         if !summary.is_empty() {
             self.note(&format!("{}\n", summary_text(&summary)));
@@ -199,7 +272,7 @@ impl Runner {
         for note in notes {
             self.note(&format!("note: {note}\n"));
         }
-        Ok(Ended::Done)
+        Ok(())
     }
 
     fn write_rows<'a>(
@@ -208,14 +281,17 @@ impl Runner {
         batches: &'a mut (dyn futures::Stream<Item = Result<RecordBatch>> + Send + Unpin),
     ) -> BoxFuture<'a, Result<u64>> {
         Box::pin(async move {
-            let look = self.output.look();
-            let pipe = self.output.next_result(self.format)?;
+            let look = self.output.look(self.wide);
+            let pipe = self.output.next_result(self.format, self.paging)?;
             let mut writer = ResultWriter::try_new(self.format, schema, look, pipe)?;
             let mut rows = 0;
             while let Some(batch) = batches.next().await {
                 let batch = batch?;
                 rows += batch.num_rows() as u64;
                 writer.write(&batch)?;
+                if self.output.left() {
+                    break;
+                }
             }
             writer.finish()?;
             Ok(rows)
@@ -224,7 +300,7 @@ impl Runner {
 
     /// A query plan is a text of many lines, which a table would squeeze into one.
     fn write_plan(&mut self, batch: &RecordBatch) -> Result<()> {
-        let mut pipe = self.output.next_result(Format::Table)?;
+        let mut pipe = self.output.next_result(Format::Table, self.paging)?;
         let mut text = String::new();
         for row in 0..batch.num_rows() {
             for column in batch.columns() {
@@ -248,7 +324,7 @@ impl Runner {
             | Format::Parquet
             | Format::Arrow
             | Format::ArrowFile => {
-                if matches!(self.output.look(), Look::Terminal { .. }) {
+                if matches!(self.output.look(self.wide), Look::Terminal { .. }) {
                     self.note(&format!("({})\n", rows_text(rows)));
                 }
             }
@@ -272,41 +348,23 @@ fn yields_rows(sql: &str) -> bool {
     .contains(&first.as_str())
 }
 
-/// What each effect function does, for the question before a large one.
-const EFFECTS: &[(&str, &str)] = &[
-    ("schedule_job", "schedule jobs for"),
-    ("cancel_job", "cancel jobs in"),
-    ("retry_job", "retry jobs in"),
-    ("set_status", "set the status of"),
-    ("acquire_lock", "acquire locks for"),
-    ("renew_lock", "renew locks of"),
-    ("release_lock", "release locks of"),
-    ("claim_jobs", "claim jobs for"),
-    ("heartbeat", "renew the leases of"),
-    ("complete_job", "complete jobs in"),
-    ("fail_job", "fail jobs in"),
-    ("hand_back_job", "hand back jobs in"),
-];
-
-fn question(sql: &str, rows: u64) -> String {
-    let words: Vec<String> = tokens_so_far(sql)
-        .iter()
-        .map(|(token, _)| token.to_string().to_lowercase())
-        .collect();
-    let called = EFFECTS
-        .iter()
-        .filter(|(name, _)| words.iter().any(|word| word == name));
-    let phrases: Vec<&str> = called.map(|(_, phrase)| *phrase).collect();
-    let what = if phrases.is_empty() {
-        "touch".to_owned()
-    } else {
-        phrases.join(" and ")
-    };
-    format!("This would {what} {}. Go on? [y/N] ", rows_text(rows))
+/// A text without what steers a terminal; lines and tabs stay.
+fn harmless(text: &str) -> String {
+    let control = |c: &char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.replace("\r\n", "\n")
+        .chars()
+        .map(|c| {
+            if control(&c) {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 /// `3 scheduled, 1 already-live`; with the functions' names where there are several.
-fn summary_text(summary: &[OutcomeCount]) -> String {
+pub(super) fn summary_text(summary: &[OutcomeCount]) -> String {
     let mut functions: Vec<&str> = Vec::new();
     for count in summary {
         if !functions.contains(&count.function.as_str()) {
@@ -332,7 +390,7 @@ fn summary_text(summary: &[OutcomeCount]) -> String {
     }
 }
 
-fn rows_text(rows: u64) -> String {
+pub(super) fn rows_text(rows: u64) -> String {
     if rows == 1 {
         "1 row".to_owned()
     } else {
@@ -341,7 +399,7 @@ fn rows_text(rows: u64) -> String {
 }
 
 /// `12,345`.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -366,16 +424,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_name_what_would_be_done() {
-        let ask = |sql| question(sql, 12_345);
-        assert_eq!(
-            ask("SELECT Schedule_Job('t', id) FROM n"),
-            "This would schedule jobs for 12,345 rows. Go on? [y/N] "
-        );
-        assert_eq!(
-            ask("SELECT 'schedule_job' FROM n"),
-            "This would touch 12,345 rows. Go on? [y/N] "
-        );
+    fn text_for_a_terminal_steers_nothing() {
+        assert_eq!(harmless("a\tb\r\nc"), "a\tb\nc");
+        assert_eq!(harmless("\x1b[2Jx\rq"), "\u{fffd}[2Jx\u{fffd}q");
     }
 
     #[test]

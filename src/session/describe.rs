@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::session::effect_node::constant::constant_calls;
 use crate::session::effect_node::planning::plan_statement;
 use crate::session::gate::Call;
-use crate::session::parameters::placeholders;
+use crate::session::parameters::{Parameters, bind, placeholders};
 use crate::session::statement::{Parsed, Statement};
 use crate::session::{
     ExecuteOptions, Session, StatementKind, kind_of, no_columns, parser, query_tree,
@@ -136,9 +136,13 @@ impl Session {
     /// none.
     ///
     /// # Errors
-    /// Those of planning and of the query.
-    pub async fn count_effects(&self, sql: &str) -> Result<Option<u64>> {
-        let Parsed { statement, .. } = parser::parse(sql)?;
+    /// Those of its parameters, of planning and of the query.
+    pub async fn count_effects(&self, sql: &str, values: &Parameters) -> Result<Option<u64>> {
+        let Parsed {
+            text,
+            mut statement,
+        } = parser::parse(sql)?;
+        bind(text, &mut statement, values)?;
         let Statement::Effect(query) = statement else {
             return Ok(None);
         };

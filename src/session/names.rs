@@ -55,6 +55,8 @@ pub struct FunctionName {
     pub kind: FunctionKind,
     /// What it does.
     pub description: String,
+    /// The names of its parameters, for `name => value`; none of a pure function.
+    pub parameters: Vec<&'static str>,
 }
 
 /// All names of a session.
@@ -96,6 +98,7 @@ pub(super) async fn names(session: &SessionState, state: &State, gate: &Gate) ->
         signature: signature.usage(),
         kind: FunctionKind::Effect,
         description: signature.doc.to_owned(),
+        parameters: signature.parameters.iter().map(|one| one.name).collect(),
     };
     let effects = EffectFunction::ALL
         .iter()
@@ -119,6 +122,7 @@ pub(super) async fn names(session: &SessionState, state: &State, gate: &Gate) ->
             description: documentation
                 .map(|text| text.description.clone())
                 .unwrap_or_default(),
+            parameters: Vec::new(),
         });
     }
     names.functions.extend(effects.into_iter().map(effect));

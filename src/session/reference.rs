@@ -312,17 +312,37 @@ impl Page {
     }
 }
 
-/// The name of a type in SQL.
-fn sql_type(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Int64 => "BIGINT".to_owned(),
-        DataType::Utf8 => "TEXT".to_owned(),
-        DataType::Boolean => "BOOLEAN".to_owned(),
-        DataType::Timestamp(_, _) => "TIMESTAMP".to_owned(),
-        DataType::Dictionary(_, values) => sql_type(values),
-        DataType::List(item) => format!("{}[]", sql_type(item.data_type())),
-        other => other.to_string(),
-    }
+/// The name of a type in SQL; that of Arrow where SQL has none.
+pub fn sql_type(data_type: &DataType) -> String {
+    let name = match data_type {
+        DataType::Int8 => "TINYINT",
+        DataType::Int16 => "SMALLINT",
+        DataType::Int32 => "INT",
+        DataType::Int64 => "BIGINT",
+        DataType::UInt8 => "TINYINT UNSIGNED",
+        DataType::UInt16 => "SMALLINT UNSIGNED",
+        DataType::UInt32 => "INT UNSIGNED",
+        DataType::UInt64 => "BIGINT UNSIGNED",
+        DataType::Float32 => "FLOAT",
+        DataType::Float64 => "DOUBLE",
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT",
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTEA",
+        DataType::Boolean => "BOOLEAN",
+        DataType::Date32 | DataType::Date64 => "DATE",
+        DataType::Time32(_) | DataType::Time64(_) => "TIME",
+        DataType::Timestamp(_, _) => "TIMESTAMP",
+        DataType::Interval(_) | DataType::Duration(_) => "INTERVAL",
+        DataType::Decimal32(digits, scale)
+        | DataType::Decimal64(digits, scale)
+        | DataType::Decimal128(digits, scale)
+        | DataType::Decimal256(digits, scale) => return format!("DECIMAL({digits}, {scale})"),
+        DataType::Dictionary(_, values) => return sql_type(values),
+        DataType::List(item) | DataType::LargeList(item) => {
+            return format!("{}[]", sql_type(item.data_type()));
+        }
+        other => return other.to_string(),
+    };
+    name.to_owned()
 }
 
 fn errors(function: EffectFunction) -> &'static str {

@@ -625,6 +625,18 @@ impl SnapshotRows for Workers {
     }
 }
 
+/// The columns of a table of this file.
+pub fn columns_of(table: &str) -> Option<&'static [ColumnDoc]> {
+    match table {
+        "jobs" => Some(JOBS),
+        "locks" => Some(LOCKS),
+        "batches" => Some(BATCHES),
+        "transforms" => Some(TRANSFORMS),
+        "workers" => Some(WORKERS),
+        _ => None,
+    }
+}
+
 /// All tables of this file, for a snapshot.
 pub fn all(state: &Arc<State>, now: Timestamp, store_url: &Arc<str>) -> Vec<Arc<dyn SnapshotRows>> {
     vec![

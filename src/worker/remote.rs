@@ -112,7 +112,7 @@ impl Remote {
                 tables: tables.clone(),
                 idempotency_key: Some(key.to_owned()),
                 timeout: Some(REQUEST_TIMEOUT),
-                lock_tokens: Vec::new(),
+                ..Request::default()
             };
             let mut answer = self.client.execute(request).await?;
             let summary = std::mem::take(&mut answer.summary);

@@ -87,9 +87,33 @@ def test_commands_list_what_there_is(server):
     columns = prompt(server, "--format", "csv", "-c", "\\d things").stdout.decode()
     store = prompt(server, "--format", "csv", "-c", "\\d things", place=["--store", "store"])
     assert columns == store.stdout.decode()
+    assert b"id,TEXT,The primary key." in columns.encode()
     assert b"hand_back_job" in prompt(server, "-c", "\\df hand_back*").stdout
     assert prompt(server, "-c", "\\dw").returncode == 0
     assert b"SG2001" in prompt(server, "-c", "\\d nothing").stderr
+
+
+def test_parameters_are_bound_at_the_server(server):
+    count = "SELECT count(*) AS n FROM things WHERE id = $id AND n <= $most"
+    for name, found in [("a", "1"), ("' OR id = 'a", "0")]:
+        told = prompt(server, "--format", "csv", "-v", f"id={name}", "-v", "most=1", "-c", count)
+        assert told.stdout.decode() == f"n\n{found}\n", told.stderr
+    assert b'parameter "$id" has no value' in prompt(server, "-c", count).stderr
+
+
+def test_the_life_of_a_source_is_that_at_the_store(server):
+    for line in ["\\source things a", "\\dj", "\\dx", "\\log 99"]:
+        at_server = prompt(server, "-c", line)
+        at_store = prompt(server, "-c", line, place=["--store", "store"])
+        assert at_server.stdout == at_store.stdout and at_server.stderr == at_store.stderr
+
+
+def test_run_jobs_tells_what_it_left_waiting(server):
+    server.rows("INSERT INTO things VALUES ('w', 9)")
+    server.rows("SELECT schedule_job('index', 'w')")
+    told = prompt(server, "-c", "CALL run_jobs()").stderr.decode()
+    assert 'for an outside worker of transform "index"' in told, told
+    server.rows("SELECT cancel_job(job_id) FROM jobs WHERE source_id = 'w'")
 
 
 def test_tokens_come_from_a_file_or_the_environment_and_read_only_is_kept(tmp_path):
@@ -131,7 +155,7 @@ def test_a_large_effect_is_asked_about_and_a_no_does_nothing(server):
             # The terminal is asked where its cursor is.
             os.write(master, b"\x1b[1;1R")
             seen = seen.replace(b"\x1b[6n", b"")
-        return b"1,001 rows. Go on?" in seen
+        return b"1,001 rows: 1,001 acquired" in seen and b"Go on?" in seen
 
     until(asked)
     os.write(master, b"n\r")
