@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::engine::{Access, Engine, EngineOptions, WorkingFolder};
+use crate::engine::{Absent, Access, Engine, EngineOptions, WorkingFolder};
 use crate::error::{Code, Error, Result};
 use crate::format::{Format, Wide};
 use crate::id::Token;
@@ -63,6 +63,10 @@ struct StoreArgs {
     /// [default: ./sluicegate-store]
     #[arg(long, global = true, value_name = "URL", env = "SLUICEGATE_STORE")]
     store: Option<String>,
+
+    /// Make the store where there is none; otherwise only init, demo and the prompt do
+    #[arg(long, global = true)]
+    create: bool,
 
     /// The name that events carry as their actor [default: the user's login name]
     #[arg(long, global = true, value_name = "NAME")]
@@ -131,6 +135,8 @@ enum Task {
     /// Make, list and revoke the tokens with which requests to a server show who sends them
     #[command(subcommand)]
     Token(serve::TokenTask),
+    /// Make a new store, and say where it is
+    Init,
     /// Put the time of a store right that a machine with a wrong clock moved into the future
     ///
     /// Such a store was made by a release that did not refuse wrong clocks: no lease in it ends and
@@ -273,7 +279,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
                 let scripts = scripts(&sql)?;
                 let session = server::session(client).await?;
                 let session = session.with_lock_tokens(lock_tokens(&sql));
-                run_sql(session, sql, scripts).await
+                run_sql(session, server.url(), sql, scripts).await
             }
             Some(Task::Work(args)) => server::work(client, args).await,
             Some(_) => Err(
@@ -285,10 +291,11 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
     match task {
         None => {
             let scripts = scripts(&sql)?;
-            let engine = open(&store).await?;
+            let prompts = scripts.is_empty() && interactive();
+            let engine = open_for(&store, prompts).await?;
             let session = engine.session(&actor(&store)).with_watcher(progress::bar());
             let session = session.with_lock_tokens(lock_tokens(&sql));
-            let ended = run_sql(session, sql, scripts).await;
+            let ended = run_sql(session, store_url(&store), sql, scripts).await;
             engine.close().await;
             ended
         }
@@ -311,6 +318,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
             }
             serve::token(&open(&store).await?, &actor(&store), task).await
         }
+        Some(Task::Init) => tasks::init(&store).await,
         Some(Task::Repair) => tasks::repair(&open(&store).await?, &actor(&store)).await,
         Some(Task::Check) => tasks::check(store_url(&store)).await,
         Some(Task::Demo(args)) => tasks::demo(&store, args).await,
@@ -326,6 +334,23 @@ fn store_url(args: &StoreArgs) -> &str {
     args.store.as_deref().unwrap_or(DEFAULT_STORE)
 }
 
+/// Opens the store for statements. The prompt makes one where there is none, and says so: a person
+/// sees what happens.
+async fn open_for(args: &StoreArgs, prompts: bool) -> Result<Engine> {
+    match open(args).await {
+        Err(error) if error.code() == Code::StoreUrl && prompts && !args.read_only => {
+            let options = EngineOptions {
+                absent: Absent::Make,
+                ..options(args, store_url(args), args.allow_root.clone())
+            };
+            let engine = Engine::open(options).await?;
+            log::note(&format!("made the new store {}\n", store_url(args)));
+            Ok(engine)
+        }
+        opened => opened,
+    }
+}
+
 async fn open(args: &StoreArgs) -> Result<Engine> {
     Engine::open(options(args, store_url(args), args.allow_root.clone())).await
 }
@@ -338,6 +363,10 @@ fn options(args: &StoreArgs, url: &str, roots: Vec<PathBuf>) -> EngineOptions {
             Access::ReadWrite
         },
         roots,
+        absent: match args.create {
+            true => Absent::Make,
+            false => Absent::Refuse,
+        },
         ..EngineOptions::new(url)
     }
 }
@@ -362,6 +391,7 @@ struct Script {
 
 async fn run_sql(
     connection: impl Into<Connection>,
+    place: &str,
     sql: SqlArgs,
     scripts: Vec<Script>,
 ) -> Result<ExitCode> {
@@ -376,7 +406,7 @@ async fn run_sql(
     }
     let repl = Repl::new(runner);
     if scripts.is_empty() && interactive() {
-        return repl.run().await.map(|()| ExitCode::SUCCESS);
+        return repl.run(place).await.map(|()| ExitCode::SUCCESS);
     }
     run_scripts(&sql, scripts, repl).await
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::functions::files::Roots;
-use crate::ledger::store::{Absent, Store, StoreOptions};
+use crate::ledger::store::{Store, StoreOptions};
 use crate::ledger::{Duty, Ledger};
 use crate::server::{ServeOptions, Tls, serve};
 use crate::session::Session;
@@ -22,6 +22,7 @@ use crate::worker::run_jobs::RunJobs;
 use crate::worker::{WorkOptions, Worked, work};
 
 pub use crate::functions::files::WorkingFolder;
+pub use crate::ledger::store::Absent;
 pub use crate::session::Access;
 
 /// What to open and how.
@@ -36,16 +37,20 @@ pub struct EngineOptions {
     pub roots: Vec<PathBuf>,
     /// What statements may do in the working folder.
     pub working_folder: WorkingFolder,
+    /// What opening for writing does where there is no store.
+    pub absent: Absent,
 }
 
 impl EngineOptions {
-    /// A store that may be changed, with the working folder and no further ones.
+    /// A store that may be changed, and is made where there is none, with the working folder and no
+    /// further ones.
     pub fn new(store: impl Into<String>) -> Self {
         Self {
             store: store.into(),
             access: Access::ReadWrite,
             roots: Vec::new(),
             working_folder: WorkingFolder::Open,
+            absent: Absent::Make,
         }
     }
 }
@@ -59,10 +64,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the store, and makes it where it does not exist; for reading only, it must exist.
+    /// Opens the store. Where it does not exist, it is made if the options say so; for reading only,
+    /// it must exist.
     ///
     /// # Errors
-    /// `SG7001 store-url`, `SG7002 store-unavailable`, `SG7003 store-corrupt`, `SG7004
+    /// `SG7001 store-url`: the address is wrong, or there is no store; `SG7002 store-unavailable`, `SG7003 store-corrupt`, `SG7004
     /// store-too-new`.
     pub async fn open(options: EngineOptions) -> Result<Self> {
         Self::open_with(options, Clock::System, Limits::default()).await
@@ -74,7 +80,7 @@ impl Engine {
     /// Those of [`Engine::open`].
     pub async fn open_with(options: EngineOptions, clock: Clock, limits: Limits) -> Result<Self> {
         let absent = match options.access {
-            Access::ReadWrite | Access::Operator | Access::Worker => Absent::Make,
+            Access::ReadWrite | Access::Operator | Access::Worker => options.absent,
             Access::ReadOnly => Absent::Refuse,
         };
         let how = StoreOptions {

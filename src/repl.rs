@@ -107,18 +107,22 @@ impl Repl {
 
     /// Reads and runs until Ctrl-D or `\q`.
     ///
+    /// # Arguments
+    /// `place`: the address of the store or the server, which is told.
+    ///
     /// # Errors
     /// SG6005 output-failed: the terminal cannot be read or drawn on.
-    pub async fn run(mut self) -> Result<()> {
+    pub async fn run(mut self, place: &str) -> Result<()> {
         self.runner.note(&format!(
-            "sluicegate {}: type SQL and end it with ; or type \\? for help\n",
+            "sluicegate {} at {place}: type SQL and end it with ; or type \\? for help\n",
             env!("CARGO_PKG_VERSION")
         ));
         self.renew_names().await;
         let mut editor = self.editor();
+        let name = short_name(place);
         let prompt = Fixed {
-            first: "sluicegate=> ".into(),
-            next: "sluicegate-> ".into(),
+            first: format!("{name}=> "),
+            next: format!("{name}-> "),
         };
         loop {
             match tokio::task::block_in_place(|| editor.read_line(&prompt)) {
@@ -532,6 +536,20 @@ fn changes_names(text: &str) -> bool {
         .any(|word| text.contains(word))
 }
 
+/// Letters of the name in front of each line. Chosen: leaves a line of 80 columns its room.
+const NAME_LETTERS_MAX: usize = 24;
+
+/// The last part of an address, by which a person knows the store.
+fn short_name(place: &str) -> String {
+    let path = place.trim_end_matches('/');
+    let last = path
+        .rsplit('/')
+        .find(|part| !part.is_empty() && *part != ".");
+    let name = last.unwrap_or("sluicegate").trim_end_matches(':');
+    let letters = name.chars().filter(|letter| !letter.is_control());
+    letters.take(NAME_LETTERS_MAX).collect()
+}
+
 /// What people type who come from other prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Word {
@@ -635,5 +653,41 @@ impl Prompt for Fixed {
 
     fn render_prompt_history_search_indicator(&self, search: PromptHistorySearch) -> Cow<'_, str> {
         Cow::Owned(format!("(search \"{}\") ", search.term))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_name_the_store() {
+        for (place, expected) in [
+            ("./sluicegate-store", "sluicegate-store"),
+            ("demo/store/", "store"),
+            ("s3://bucket/jobs", "jobs"),
+            ("memory://", "memory"),
+            ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+            (".", "sluicegate"),
+            (
+                "/a-name-that-is-longer-than-any-line",
+                "a-name-that-is-longer-th",
+            ),
+        ] {
+            assert_eq!(short_name(place), expected, "{place}");
+        }
+    }
+
+    #[test]
+    fn words_of_other_prompts_are_known() {
+        for (text, expected) in [
+            ("exit", Some(Word::Leave)),
+            (" QUIT ; ", Some(Word::Leave)),
+            ("help", Some(Word::Help)),
+            ("exit 1", None),
+            ("", None),
+        ] {
+            assert_eq!(word(text), expected, "{text}");
+        }
     }
 }

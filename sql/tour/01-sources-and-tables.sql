@@ -1,7 +1,7 @@
 -- Tour, 1 of 8: sources and tables.
 --
 -- The files of the tour go one after the other over one store, which must be empty at the start:
---   sluicegate --store tour-store --actor anna -f sql/tour/01-sources-and-tables.sql
+--   sluicegate --store tour-store --create --actor anna -f sql/tour/01-sources-and-tables.sql
 --   sluicegate --store tour-store --actor anna -f sql/tour/02-select-and-preview.sql
 -- and so on; or all at once, with one -f after the other. They leave ./tour-store and
 -- ./tour-files behind. What they print is in tests/tour/.

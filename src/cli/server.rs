@@ -40,6 +40,11 @@ pub(super) struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// The address of the server; nothing where none is named.
+    pub(super) fn url(&self) -> &str {
+        self.server.as_deref().unwrap_or_default()
+    }
+
     /// The client of the server, where one is named.
     ///
     /// # Errors

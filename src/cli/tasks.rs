@@ -17,9 +17,10 @@ use crate::chance;
 use crate::demo::story::{Setting, tell};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Code, Error, Result};
+use crate::id::Version;
 use crate::ledger::check;
 use crate::ledger::store::{Absent, Store, StoreOptions};
-use crate::model::draft::Author;
+use crate::model::draft::{Author, Draft};
 use crate::repl::progress;
 use crate::session::reference::markdown;
 use crate::worker::{End, WorkOptions, Worked};
@@ -138,6 +139,29 @@ pub(super) fn worker_name() -> String {
     format!("{host}/{}", std::process::id())
 }
 
+/// Makes a store. Its first commit says so: a bucket has no folder that could be there.
+pub(super) async fn init(store: &StoreArgs) -> Result<ExitCode> {
+    let url = super::store_url(store);
+    let options = EngineOptions {
+        absent: Absent::Make,
+        ..super::options(store, url, store.allow_root.clone())
+    };
+    let engine = Engine::open(options).await?;
+    let ledger = engine.ledger();
+    let text = if ledger.seen().version == Version::default() {
+        let actor = super::actor(store);
+        let author = Author::new(actor.as_str(), chance::id(ledger.now()).to_string());
+        let first = |draft: &mut Draft<'_>| draft.note_statement("init", None, "[]");
+        ledger.commit(author, first).await?;
+        format!("made the new store {url}\n")
+    } else {
+        format!("the store {url} is there already; nothing was done\n")
+    };
+    print(&text)?;
+    engine.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Puts the time of a store right.
 pub(super) async fn repair(engine: &Engine, actor: &str) -> Result<ExitCode> {
     let ledger = engine.ledger();
@@ -196,7 +220,11 @@ pub(super) async fn demo(store: &StoreArgs, args: DemoArgs) -> Result<ExitCode> 
         .unwrap_or_else(|| folder.join("store").display().to_string());
     let mut roots = store.allow_root.clone();
     roots.extend(args.notices.clone());
-    let engine = Engine::open(super::options(store, &url, roots)).await?;
+    let options = EngineOptions {
+        absent: Absent::Make,
+        ..super::options(store, &url, roots)
+    };
+    let engine = Engine::open(options).await?;
     let documents = args
         .notices
         .as_ref()

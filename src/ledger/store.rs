@@ -45,7 +45,7 @@ use place::{Dates, Medium, Place};
 use scanned::Scanned;
 
 pub use file::{Entry, Found, Put, PutNew, Stamp};
-pub use place::{Absent, Patience, StoreOptions};
+pub use place::{Absent, Patience, StoreOptions, no_store};
 pub use scanned::tells_of_a_gone_file;
 pub use writer::DataWriter;
 
@@ -170,6 +170,8 @@ impl Store {
         if matches!(store.inner.medium, Medium::Remote) {
             let probe = async { store.inner.objects.list(None).try_next().await };
             match timeout(options.patience.wait, probe).await {
+                // A bucket has no folders: a store in it has its first file.
+                Ok(Ok(None)) if options.absent == Absent::Refuse => return Err(no_store(url)),
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(place::unreachable(url, error)),
                 Err(error) => return Err(place::unreachable(url, error)),

@@ -105,6 +105,7 @@ impl Place {
             .env_remove("SLUICEGATE_LOG")
             .arg("--store")
             .arg(self.store())
+            .arg("--create")
             .stdin(Stdio::null())
             .stderr(Stdio::inherit());
         command

@@ -1,10 +1,10 @@
 //! The commands of the prompt: those that are queries run on any store, and what the program says
 //! where they are given with `-c`.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use sluicegate::engine::{Engine, EngineOptions};
-use sluicegate::repl::commands::{Command, HELP};
+use sluicegate::repl::commands::{Command as Typed, HELP};
 
 use crate::binary::Place;
 
@@ -16,7 +16,7 @@ async fn every_listing_of_the_prompt_runs() {
     let mut ran = 0;
     for (name, _, _) in HELP {
         for name in [(*name).to_owned(), format!("{name}+")] {
-            if let Ok(Command::Query(sql, _)) = name.parse() {
+            if let Ok(Typed::Query(sql, _)) = name.parse() {
                 let reply = session.execute(&sql).await.expect(&name);
                 reply.collect().await.expect(&name);
                 ran += 1;
@@ -202,4 +202,51 @@ async fn names_tell_views_from_tables() {
         let found = names.tables.iter().find(|table| table.name == name);
         assert_eq!(found.map(|table| &*table.kind), Some(kind), "{name}");
     }
+}
+
+/// A typing error in `--store` once made an empty store, and an answer about nothing.
+#[test]
+fn stores_are_made_only_where_somebody_says_so() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let typed = |arguments: &[&str]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+            .current_dir(folder.path())
+            .env_remove("SLUICEGATE_STORE")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the program starts");
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        (done.status.success(), told)
+    };
+    for task in [
+        &["-c", "SELECT 1"][..],
+        &["work", "--until-idle"],
+        &["serve", "--bind", "127.0.0.1:0"],
+        &["token", "create", "--role", "reader", "--name", "r"],
+        &["check"],
+        &["repair"],
+        &["--read-only", "-c", "SELECT 1"],
+    ] {
+        let line: Vec<&str> = ["--store", "typo"].iter().chain(task).copied().collect();
+        let (done, told) = typed(&line);
+        assert!(!done, "{line:?}");
+        for part in [
+            "SG7001: store \"typo\" does not exist",
+            "/typo.",
+            "init",
+            "--create",
+        ] {
+            assert!(told.contains(part), "{line:?}: no {part} in {told}");
+        }
+        assert!(!folder.path().join("typo").exists(), "{line:?}");
+    }
+    assert!(typed(&["--store", "a", "init"]).0);
+    assert!(
+        typed(&["--store", "a", "init"]).0,
+        "a store that is there is left alone"
+    );
+    assert!(typed(&["--store", "a", "-c", "SELECT 1"]).0);
+    assert!(typed(&["--store", "b", "--create", "-c", "SELECT 1"]).0);
+    assert!(typed(&["--store", "memory://", "-c", "SELECT 1"]).0);
 }

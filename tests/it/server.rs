@@ -66,7 +66,9 @@ impl Answer {
 
 pub(crate) fn sluicegate(store: &Path) -> Command {
     let mut command = Command::new(BINARY);
-    command.args(["--actor", "ann", "--store"]).arg(store);
+    command
+        .args(["--create", "--actor", "ann", "--store"])
+        .arg(store);
     command
 }
 

@@ -19,7 +19,7 @@ fn run(folder: &Path, script: &Path) -> String {
     let out = File::create(&printed).expect("the folder is writable");
     let err = out.try_clone().expect("a file may have two handles");
     let status = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
-        .args(["--store", "tour-store", "--actor", "anna", "-f"])
+        .args(["--store", "tour-store", "--create", "--actor", "anna", "-f"])
         .arg(script)
         .current_dir(folder)
         .env_remove("SLUICEGATE_STORE")

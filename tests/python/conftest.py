@@ -69,7 +69,7 @@ class Server:
     def __init__(self, store, folder, *arguments):
         self.store, self.folder, self.arguments = store, folder, list(arguments)
         self.process = subprocess.Popen(
-            [BINARY, "--store", store, "--actor", "ann", "serve", "--bind", "127.0.0.1:0"]
+            [BINARY, "--store", store, "--create", "--actor", "ann", "serve", "--bind", "127.0.0.1:0"]
             + self.arguments,
             cwd=folder,
             stderr=subprocess.PIPE,

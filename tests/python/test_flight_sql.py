@@ -19,7 +19,7 @@ CREATE TRANSFORM index ON notices FROM STATUS 'RAW' TO STATUS 'DONE' USING OUTSI
 
 @pytest.mark.parametrize("tokens", [False, True])
 def test_adbc_pandas_and_pyarrow_speak_flight_sql(tmp_path, tokens):
-    run("--store", "store", "-c", STORE, folder=tmp_path)
+    run("--store", "store", "--create", "-c", STORE, folder=tmp_path)
     environment = dict(os.environ)
     if tokens:
         for role, variable in [

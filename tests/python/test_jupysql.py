@@ -17,7 +17,7 @@ def shell(tmp_path, monkeypatch):
     """A shell of IPython whose %sql is connected as the README says."""
     # Else it sends statistics of its use to its makers.
     monkeypatch.setenv("PLOOMBER_STATS_ENABLED", "false")
-    run("--store", "store", "-c", STORE, folder=tmp_path)
+    run("--store", "store", "--create", "-c", STORE, folder=tmp_path)
     server = Server("store", tmp_path)
     address = server.url.replace("http://", "grpc://")
     shell = InteractiveShell.instance()

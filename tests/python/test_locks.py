@@ -25,7 +25,7 @@ UPDATE = "UPDATE notices SET title = 'new' WHERE id = '1'"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("locks")
-    run("--store", "store", "-c", CREATE, folder=folder)
+    run("--store", "store", "--create", "-c", CREATE, folder=folder)
     started = Server("store", folder)
     yield started
     started.stop()

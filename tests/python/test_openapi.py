@@ -61,7 +61,7 @@ def committed(server, headers):
 
 @pytest.mark.parametrize("tokens", [False, True])
 def test_answers_are_as_described(tmp_path, tokens):
-    run("--store", "store", "-c", STORE, folder=tmp_path)
+    run("--store", "store", "--create", "-c", STORE, folder=tmp_path)
     headers = {}
     if tokens:
         create = ["token", "create", "--role", "reader", "--name", "r"]

@@ -90,7 +90,7 @@ def folder(tmp_path_factory):
         SELECT schedule_job('index', id) FROM things WHERE id > 2152;
     """
     (folder / "make.sql").write_text(script)
-    run("--store", "store", "-f", "make.sql", folder=folder)
+    run("--store", "store", "--create", "-f", "make.sql", folder=folder)
     return folder
 
 
@@ -193,3 +193,13 @@ def test_tab_completes_statuses_and_columns(person):
     person.type("SELECT count(*) AS found FROM things WHERE status = 'RA\t AND id <= $mo\t;\r")
     assert re.search(r" 2\s+\(1 row\)", person.expect("(1 row)"))
     person.leave("exit;")
+
+
+def test_the_prompt_makes_a_store_and_says_so(tmp_path):
+    person = Person(tmp_path, "--store", "fresh")
+    said = person.expect("fresh=> ")
+    assert "made the new store fresh" in said and "at fresh: type SQL" in said
+    person.leave()
+    person = Person(tmp_path, "--store", "fresh")
+    assert "made the new store" not in person.expect("fresh=> ")
+    person.leave()

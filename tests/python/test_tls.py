@@ -30,7 +30,7 @@ def certificate(folder, name):
 
 def serve(folder, *arguments):
     return subprocess.Popen(
-        [BINARY, "--store", "store", "--actor", "ann", "serve", "--bind", "127.0.0.1:0"]
+        [BINARY, "--store", "store", "--create", "--actor", "ann", "serve", "--bind", "127.0.0.1:0"]
         + list(arguments),
         cwd=folder,
         stderr=subprocess.PIPE,

@@ -24,13 +24,13 @@ use url::Url;
 use crate::error::{Code, Error, Result};
 use crate::ledger::local::{self, KnownFolders};
 
-/// What opening does where there is no folder of that name.
+/// What opening does where there is no store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Absent {
-    /// Makes it: a new store is an empty folder.
+    /// Makes it: a new store is an empty folder, or nothing in a bucket.
     #[default]
     Make,
-    /// Refuses: whoever only reads named something else than they meant.
+    /// Refuses: somebody named something else than they meant.
     Refuse,
 }
 
@@ -60,7 +60,7 @@ impl Default for Patience {
 /// How a store is opened.
 #[derive(Debug, Clone, Default)]
 pub struct StoreOptions {
-    /// Of local folders; a bucket is there or not.
+    /// Of folders, and of places in buckets; a store in memory is always made.
     pub absent: Absent,
     /// Settings of an object store client that the environment does not give.
     /// Pairs as object_store names them, such as `aws_endpoint` or `allow_http`. They win over
@@ -140,15 +140,22 @@ pub(super) async fn open(text: &str, options: &StoreOptions) -> Result<Place> {
     }
 }
 
+/// The error of a store that is not there and is not to be made.
+pub fn no_store(text: &str) -> Error {
+    let error = Error::new(Code::StoreUrl, format!("store \"{text}\" does not exist"));
+    let folder = path::absolute(text).ok().filter(|_| !text.contains("://"));
+    let told = folder.map(|folder| format!("There is no folder {}.", folder.display()));
+    told.into_iter().fold(error, Error::with_detail).with_hint(
+        "Look at the address; sluicegate init makes a new store there, and so does --create.",
+    )
+}
+
 async fn open_folder(text: &str, folder: PathBuf, absent: Absent) -> Result<Place> {
     if folder.as_os_str().is_empty() {
         return Err(store_url(text));
     }
     if absent == Absent::Refuse && !folder.exists() {
-        return Err(
-            Error::new(Code::StoreUrl, format!("store \"{text}\" does not exist"))
-                .with_hint("Give the folder of a store. Opening it for writing makes a new one."),
-        );
+        return Err(no_store(text));
     }
     let made = spawn_blocking(move || {
         let folder = path::absolute(folder)?;
