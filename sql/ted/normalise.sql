@@ -12,7 +12,10 @@
 --   /text()      an element's text; NULL, not '', where the element is empty
 --   (a, b)[1]    a, else b
 --   descendant::Name   as //Name, but read in one pass
+--   /normalize-space(.)[.]   codes, numbers and dates: without the blanks and line ends
+--                around them; NULL where nothing else is there
 -- Dates are the calendar date that is written there; an offset is dropped, never shifted.
+-- country_of_buyer_code is the code of the URI, ISO 3166 with three letters, in both kinds: POL.
 CREATE OR REPLACE TRANSFORM normalise ON notices
   FROM STATUS 'RAW', 'INDEXED', 'NORMALISED_METADATA', 'INELIGIBLE_FOR_TRANSFORMATION',
     'ELIGIBLE_FOR_TRANSFORMATION'
@@ -46,30 +49,30 @@ extracted AS (
     xpath_text(document, '/*/namespace-uri()') AS schema_namespace,
 
     -- Standard forms.
-    trim(xpath_text(sf, '/*/@DOC_ID')) AS sf_number,
-    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:REF_OJS/*:DATE_PUB/text()') AS sf_published,
-    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:REF_OJS/*:COLL_OJ/text()') AS sf_ojs_type,
-    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:REF_OJS/*:NO_OJ/text()') AS sf_ojs_issue,
-    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:DS_DATE_DISPATCH/text()') AS sf_sent,
-    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:DT_DATE_FOR_SUBMISSION/text()')
+    xpath_text(sf, '/*/@DOC_ID/normalize-space(.)[.]') AS sf_number,
+    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:REF_OJS/*:DATE_PUB/text()/normalize-space(.)[.]') AS sf_published,
+    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:REF_OJS/*:COLL_OJ/text()/normalize-space(.)[.]') AS sf_ojs_type,
+    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:REF_OJS/*:NO_OJ/text()/normalize-space(.)[.]') AS sf_ojs_issue,
+    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:DS_DATE_DISPATCH/text()/normalize-space(.)[.]') AS sf_sent,
+    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:DT_DATE_FOR_SUBMISSION/text()/normalize-space(.)[.]')
       AS sf_deadline,
-    upper(trim(xpath_text(sf, '/descendant::*[@FORM][1]/@FORM'))) AS sf_form,
-    xpath_text(sf, '(/*/*:FORM_SECTION/*/*:NOTICE/@TYPE)[1]') AS sf_notice_type,
-    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:TD_DOCUMENT_TYPE/@CODE')
+    upper(xpath_text(sf, '/descendant::*[@FORM][1]/@FORM/normalize-space(.)[.]')) AS sf_form,
+    xpath_text(sf, '(/*/*:FORM_SECTION/*/*:NOTICE/@TYPE)[1]/normalize-space(.)[.]') AS sf_notice_type,
+    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:TD_DOCUMENT_TYPE/@CODE/normalize-space(.)[.]')
       AS document_type_code,
-    xpath_text(sf, '(/*/@VERSION, /descendant::*[@FORM][1]/@VERSION)[1]') AS xsd_version,
-    trim(xpath_text(sf, '(/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:DIRECTIVE/@VALUE,
+    xpath_text(sf, '(/*/@VERSION, /descendant::*[@FORM][1]/@VERSION)[1]/normalize-space(.)[.]') AS xsd_version,
+    xpath_text(sf, '(/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:DIRECTIVE/@VALUE,
                           /*/*:FORM_SECTION/*/*:LEGAL_BASIS/@VALUE,
-                          /*/*:FORM_SECTION/*/*:LEGAL_BASIS_OTHER/*:P/*:FT/text())[1]'))
+                          /*/*:FORM_SECTION/*/*:LEGAL_BASIS_OTHER/*:P/*:FT/text())[1]/normalize-space(.)[.]')
       AS sf_legal_basis,
-    trim(xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:NOTICE_DATA/*:LG_ORIG/text()')) AS sf_language,
-    trim(xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:NOTICE_DATA/*:ISO_COUNTRY/@VALUE'))
+    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:NOTICE_DATA/*:LG_ORIG/text()/normalize-space(.)[.]') AS sf_language,
+    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:NOTICE_DATA/*:ISO_COUNTRY/@VALUE/normalize-space(.)[.]')
       AS sf_country,
     xpath_exists(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:AA_AUTHORITY_TYPE/@CODE = "5"')
       AS eu_institution,
     xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:NOTICE_DATA/*:IA_URL_GENERAL/text()')
       AS sf_internet_address,
-    xpath_list(sf, '/*/*:TRANSLATION_SECTION/*:ML_TITLES/*[@LG]/@LG') AS sf_title_languages,
+    xpath_list(sf, '/*/*:TRANSLATION_SECTION/*:ML_TITLES/*[@LG]/@LG/normalize-space(.)[.]') AS sf_title_languages,
     -- The text before a first element inside, as all text of standard forms.
     xpath_list(sf, 'for $title in /*/*:TRANSLATION_SECTION/*:ML_TITLES/*[@LG]
                     return string(($title/*:TI_TEXT/*:P, $title/*:TI_TEXT)[1]
@@ -84,31 +87,31 @@ extracted AS (
     xpath_text(sf, '/*/*:TRANSLATION_SECTION/*:ML_AA_NAMES/*/text()') AS buyer_name,
     xpath_list(sf, 'let $notice := /*/*:CODED_DATA_SECTION/*:NOTICE_DATA
                     return if ($notice/*:PERFORMANCE_NUTS)
-                           then $notice/*:PERFORMANCE_NUTS/@CODE
-                           else $notice/*:ORIGINAL_NUTS/@CODE') AS sf_places,
-    xpath_list(sf, '/*/*:CODED_DATA_SECTION/*:NOTICE_DATA/*:ORIGINAL_CPV/@CODE') AS sf_cpv_codes,
-    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:NC_CONTRACT_NATURE/@CODE')
+                           then $notice/*:PERFORMANCE_NUTS/@CODE/normalize-space(.)[.]
+                           else $notice/*:ORIGINAL_NUTS/@CODE/normalize-space(.)[.]') AS sf_places,
+    xpath_list(sf, '/*/*:CODED_DATA_SECTION/*:NOTICE_DATA/*:ORIGINAL_CPV/@CODE/normalize-space(.)[.]') AS sf_cpv_codes,
+    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:NC_CONTRACT_NATURE/@CODE/normalize-space(.)[.]')
       AS sf_contract,
-    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:PR_PROC/@CODE') AS sf_procedure,
+    xpath_text(sf, '/*/*:CODED_DATA_SECTION/*:CODIF_DATA/*:PR_PROC/@CODE/normalize-space(.)[.]') AS sf_procedure,
 
     -- eForms.
     xpath_exists(ef, '/*/ext:UBLExtensions/descendant::efac:Publication') AS published,
-    trim(xpath_text(ef, '/*/ext:UBLExtensions/descendant::efac:Publication
-                         /efbc:NoticePublicationID[@schemeName = "ojs-notice-id"]/text()'))
+    xpath_text(ef, '/*/ext:UBLExtensions/descendant::efac:Publication
+                         /efbc:NoticePublicationID[@schemeName = "ojs-notice-id"]/text()/normalize-space(.)[.]')
       AS ef_number,
-    xpath_text(ef, '/*/ext:UBLExtensions/descendant::efac:Publication/efbc:PublicationDate/text()')
+    xpath_text(ef, '/*/ext:UBLExtensions/descendant::efac:Publication/efbc:PublicationDate/text()/normalize-space(.)[.]')
       AS ef_published,
-    xpath_text(ef, '/*/ext:UBLExtensions/descendant::efac:Publication/efbc:GazetteID/text()')
+    xpath_text(ef, '/*/ext:UBLExtensions/descendant::efac:Publication/efbc:GazetteID/text()/normalize-space(.)[.]')
       AS ef_ojs_issue,
-    xpath_text(ef, '/*/cbc:IssueDate/text()') AS ef_sent,
-    xpath_text(ef, '/*/cbc:CustomizationID/text()') AS eform_sdk_version,
-    trim(xpath_text(ef, 'let $codes := /*/ext:UBLExtensions/descendant::efac:NoticeSubType/cbc:SubTypeCode
-                         return ($codes[@listName = "notice-subtype"], $codes)[1]/text()'))
+    xpath_text(ef, '/*/cbc:IssueDate/text()/normalize-space(.)[.]') AS ef_sent,
+    xpath_text(ef, '/*/cbc:CustomizationID/text()/normalize-space(.)[.]') AS eform_sdk_version,
+    xpath_text(ef, 'let $codes := /*/ext:UBLExtensions/descendant::efac:NoticeSubType/cbc:SubTypeCode
+                         return ($codes[@listName = "notice-subtype"], $codes)[1]/text()/normalize-space(.)[.]')
       AS ef_subtype,
-    trim(xpath_text(ef, '/*/cbc:RegulatoryDomain/text()')) AS ef_legal_basis,
-    xpath_text(ef, '/*/cbc:NoticeTypeCode/@listName') AS raw_form_type,
-    xpath_text(ef, '/*/cbc:NoticeTypeCode/text()') AS raw_notice_type,
-    xpath_text(ef, '/*/cbc:NoticeLanguageCode/text()') AS ef_language,
+    xpath_text(ef, '/*/cbc:RegulatoryDomain/text()/normalize-space(.)[.]') AS ef_legal_basis,
+    xpath_text(ef, '/*/cbc:NoticeTypeCode/@listName/normalize-space(.)[.]') AS raw_form_type,
+    xpath_text(ef, '/*/cbc:NoticeTypeCode/text()/normalize-space(.)[.]') AS raw_notice_type,
+    xpath_text(ef, '/*/cbc:NoticeLanguageCode/text()/normalize-space(.)[.]') AS ef_language,
     xpath_list(ef, '/*/cac:ProcurementProject/cbc:Name/string(@languageID)')
       AS ef_title_languages,
     xpath_list(ef, '/*/cac:ProcurementProject/cbc:Name/string()') AS ef_titles,
@@ -120,45 +123,45 @@ extracted AS (
                      /cac:ExternalReference/cbc:URI)[1]/text()') AS ef_internet_address,
     xpath_list(ef, '(/*/cac:ProcurementProject, /*/cac:ProcurementProjectLot/cac:ProcurementProject)
                     /cac:RealizedLocation/cac:Address
-                    /cbc:CountrySubentityCode[@listName = ("nuts", "nuts-lvl3")]/text()')
+                    /cbc:CountrySubentityCode[@listName = ("nuts", "nuts-lvl3")]/text()/normalize-space(.)[.]')
       AS ef_places,
-    xpath_list(ef, '/descendant::cbc:ItemClassificationCode[@listName = "cpv"]/text()') AS ef_cpv_codes,
-    xpath_text(ef, '/*/cac:ProcurementProject/cbc:ProcurementTypeCode/text()') AS ef_contract,
-    xpath_text(ef, '/*/cac:TenderingProcess/cbc:ProcedureCode/text()') AS ef_procedure,
-    xpath_text(ef, '/*/cbc:ID[@schemeName = "notice-id"]/text()') AS x_notice_uuid,
-    xpath_text(ef, '/*/cbc:VersionID/text()') AS x_notice_version,
-    xpath_text(ef, '/*/cbc:ContractFolderID/text()') AS x_procedure_id,
+    xpath_list(ef, '/descendant::cbc:ItemClassificationCode[@listName = "cpv"]/text()/normalize-space(.)[.]') AS ef_cpv_codes,
+    xpath_text(ef, '/*/cac:ProcurementProject/cbc:ProcurementTypeCode/text()/normalize-space(.)[.]') AS ef_contract,
+    xpath_text(ef, '/*/cac:TenderingProcess/cbc:ProcedureCode/text()/normalize-space(.)[.]') AS ef_procedure,
+    xpath_text(ef, '/*/cbc:ID[@schemeName = "notice-id"]/text()/normalize-space(.)[.]') AS x_notice_uuid,
+    xpath_text(ef, '/*/cbc:VersionID/text()/normalize-space(.)[.]') AS x_notice_version,
+    xpath_text(ef, '/*/cbc:ContractFolderID/text()/normalize-space(.)[.]') AS x_procedure_id,
     xpath_text(ef, '/*/cac:ProcurementProject/cac:MainCommodityClassification
-                    /cbc:ItemClassificationCode/text()') AS ef_main_cpv,
+                    /cbc:ItemClassificationCode/text()/normalize-space(.)[.]') AS ef_main_cpv,
     xpath_text(ef, 'count(/*/cac:ProcurementProjectLot[cbc:ID/@schemeName = "Lot"])')
       AS x_lot_count,
     xpath_text(ef, 'count(/*/ext:UBLExtensions/descendant::efac:Organization)') AS x_organisation_count,
     xpath_text(ef, 'min(/descendant::cac:TenderSubmissionDeadlinePeriod/cbc:EndDate
                         /substring(normalize-space(.), 1, 10))') AS ef_deadline,
     -- The buyer is the organisation that the first contracting party names.
-    xpath_text(ef, '(/*/cac:ContractingParty/cac:Party/cac:PartyIdentification/cbc:ID)[1]/text()')
+    xpath_text(ef, '(/*/cac:ContractingParty/cac:Party/cac:PartyIdentification/cbc:ID)[1]/text()/normalize-space(.)[.]')
       AS x_buyer_org_id,
     xpath_text(ef, 'let $buyer := (/*/cac:ContractingParty/cac:Party
-                                   /cac:PartyIdentification/cbc:ID)[1]
+                                   /cac:PartyIdentification/cbc:ID)[1]/normalize-space(.)
                     return (/*/ext:UBLExtensions/descendant::efac:Organization/efac:Company
-                              [cac:PartyIdentification/cbc:ID = $buyer])[1]
+                              [cac:PartyIdentification/cbc:ID/normalize-space(.) = $buyer])[1]
                            /cac:PartyName/cbc:Name/text()') AS x_buyer_name,
     xpath_text(ef, 'let $buyer := (/*/cac:ContractingParty/cac:Party
-                                   /cac:PartyIdentification/cbc:ID)[1]
+                                   /cac:PartyIdentification/cbc:ID)[1]/normalize-space(.)
                     return (/*/ext:UBLExtensions/descendant::efac:Organization/efac:Company
-                              [cac:PartyIdentification/cbc:ID = $buyer])[1]
+                              [cac:PartyIdentification/cbc:ID/normalize-space(.) = $buyer])[1]
                            /cac:PostalAddress/cbc:CityName/text()') AS x_buyer_city,
     xpath_text(ef, 'let $buyer := (/*/cac:ContractingParty/cac:Party
-                                   /cac:PartyIdentification/cbc:ID)[1]
+                                   /cac:PartyIdentification/cbc:ID)[1]/normalize-space(.)
                     return (/*/ext:UBLExtensions/descendant::efac:Organization/efac:Company
-                              [cac:PartyIdentification/cbc:ID = $buyer])[1]
-                           /cac:PostalAddress/cac:Country/cbc:IdentificationCode/text()')
+                              [cac:PartyIdentification/cbc:ID/normalize-space(.) = $buyer])[1]
+                           /cac:PostalAddress/cac:Country/cbc:IdentificationCode/text()/normalize-space(.)[.]')
       AS x_buyer_country_code,
     xpath_text(ef, 'let $buyer := (/*/cac:ContractingParty/cac:Party
-                                   /cac:PartyIdentification/cbc:ID)[1]
+                                   /cac:PartyIdentification/cbc:ID)[1]/normalize-space(.)
                     return (/*/ext:UBLExtensions/descendant::efac:Organization/efac:Company
-                              [cac:PartyIdentification/cbc:ID = $buyer])[1]
-                           /cac:PostalAddress/cbc:CountrySubentityCode/text()') AS x_buyer_nuts
+                              [cac:PartyIdentification/cbc:ID/normalize-space(.) = $buyer])[1]
+                           /cac:PostalAddress/cbc:CountrySubentityCode/text()/normalize-space(.)[.]') AS x_buyer_nuts
   FROM split
 ),
 coded AS (
@@ -170,8 +173,7 @@ coded AS (
               || lpad(split_part(sf_legal_basis, '/', 2), 4, '0')
          ELSE coalesce(sf_legal_basis, ef_legal_basis) END AS said_legal_basis,
     -- 2 is F02, T1 is T01; CEI stays.
-    CASE WHEN NOT standard THEN ''
-         WHEN regexp_like(sf_form, '^[A-Z]*[0-9]$')
+    CASE WHEN regexp_like(sf_form, '^[A-Z]*[0-9]$')
          THEN coalesce(nullif(left(sf_form, -1), ''), 'F') || '0' || right(sf_form, 1)
          WHEN regexp_like(sf_form, '^[0-9]+$') THEN 'F' || sf_form
          ELSE sf_form END AS form_number,
@@ -224,12 +226,12 @@ SELECT
   coalesce(sf_number, ef_number) AS notice_publication_number,
   coalesce(TRY_CAST(regexp_replace(sf_published, '^([0-9]{4})([0-9]{2})([0-9]{2}).*$', '\1-\2-\3')
                     AS DATE),
-           TRY_CAST(left(trim(ef_published), 10) AS DATE)) AS publication_date,
+           TRY_CAST(ef_published AS DATE)) AS publication_date,
   coalesce(sf_ojs_type, 'S') AS ojs_type,
   coalesce(sf_ojs_issue, ef_ojs_issue) AS ojs_issue_number,
   coalesce(TRY_CAST(regexp_replace(sf_sent, '^([0-9]{4})([0-9]{2})([0-9]{2}).*$', '\1-\2-\3')
                     AS DATE),
-           TRY_CAST(left(trim(ef_sent), 10) AS DATE)) AS document_sent_date,
+           TRY_CAST(ef_sent AS DATE)) AS document_sent_date,
   TRY_CAST(regexp_replace(sf_deadline, '^([0-9]{4})([0-9]{2})([0-9]{2}).*$', '\1-\2-\3')
            AS DATE) AS deadline_for_submission,
 
@@ -262,7 +264,7 @@ SELECT
   coalesce(buyer_name, x_buyer_name) AS name_of_buyer,
   coalesce(city_en, x_buyer_city) AS city_of_buyer,
   country_of_buyer,
-  coalesce(sf_country, x_buyer_country_code) AS country_of_buyer_code,
+  regexp_replace(country_of_buyer, '^.*/', '') AS country_of_buyer_code,
   buyer_name,
   city_en,
   eu_institution,

@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS notices (
   document_sent_date DATE,
   deadline_for_submission DATE,           -- standard forms; see x_tender_deadline_min
 
-  form_number TEXT,                       -- standard forms, such as F03; '' for eForms
+  form_number TEXT,                       -- standard forms, such as F03
   sf_notice_type TEXT,
   document_type_code TEXT,
   xsd_version TEXT,

@@ -92,6 +92,19 @@ async fn normalise(engine: &Engine, files: &[(String, Option<PathBuf>)]) -> Hash
         .collect()
 }
 
+/// The index writes no form as '', and countries in another list for each kind of notice.
+fn wanted(expected: &Row, column: &str, value: &Value) -> Value {
+    match column {
+        "form_number" if value == "" => Value::Null,
+        "country_of_buyer_code" => {
+            let uri = expected["country_of_buyer"].as_str();
+            let code = uri.and_then(|uri| uri.rsplit('/').next());
+            code.map_or(Value::Null, Value::from)
+        }
+        _ => value.clone(),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn notices_are_normalised_as_expected() {
     let Some(folder) = notices() else { return };
@@ -131,13 +144,52 @@ async fn notices_are_normalised_as_expected() {
                 continue;
             }
             let found = found.get(column).unwrap_or(&Value::Null);
-            if found != value {
+            if *found != wanted(expected, column, value) {
                 differences.push(format!("{file}: {column} is {found}, not {value}"));
             }
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     assert_eq!((good, failed), (106, 16));
+}
+
+/// A pretty printer put line ends around dates and codes, and dates were NULL without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn line_ends_around_values_do_not_count() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let engine = engine(vec![folder.path().to_owned()]).await;
+    let loose = |text: &str| format!("\r\n      {text}\n    ");
+    let text = format!(
+        r#"<ContractNotice xmlns="urn:n"
+        xmlns:cbc="urn:oasis:names:specification:ubl:schema:xsd:CommonBasicComponents-2"
+        xmlns:ext="urn:oasis:names:specification:ubl:schema:xsd:CommonExtensionComponents-2"
+        xmlns:efac="http://data.europa.eu/p27/eforms-ubl-extension-aggregate-components/1"
+        xmlns:efbc="http://data.europa.eu/p27/eforms-ubl-extension-basic-components/1"
+        ><ext:UBLExtensions><efac:NoticeSubType><cbc:SubTypeCode>{}</cbc:SubTypeCode
+        ></efac:NoticeSubType><efac:Publication>
+        <efbc:NoticePublicationID schemeName="ojs-notice-id">{}</efbc:NoticePublicationID>
+        <efbc:PublicationDate>{}</efbc:PublicationDate></efac:Publication></ext:UBLExtensions>
+        <cbc:IssueDate>{}</cbc:IssueDate><cbc:VersionID>{}</cbc:VersionID></ContractNotice>"#,
+        loose("16"),
+        loose("1-2024"),
+        loose("2024-01-02+14:00"),
+        loose("2024-01-01-11:00"),
+        loose("01"),
+    );
+    let path = folder.path().join("loose.xml");
+    fs::write(&path, text).unwrap();
+    let found = normalise(&engine, &[("loose".to_owned(), Some(path))]).await;
+    let row = &found["loose"];
+    for (column, expected) in [
+        ("status", "NORMALISED_METADATA"),
+        ("notice_publication_number", "1-2024"),
+        ("eforms_subtype", "16"),
+        ("publication_date", "2024-01-02"),
+        ("document_sent_date", "2024-01-01"),
+        ("x_notice_version", "01"),
+    ] {
+        assert_eq!(row[column], expected, "{column}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
