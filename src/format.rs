@@ -11,6 +11,7 @@ mod csv;
 mod expanded;
 mod json;
 mod shape;
+mod spans;
 mod table;
 
 use std::fmt;
@@ -28,6 +29,8 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
 use crate::error::{Code, Error, Result};
+
+pub use json::json_options;
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,11 +216,11 @@ impl<W: Write + Send> ResultWriter<W> {
             Format::Csv => Inner::Csv(csv::CsvWriter::try_new(schema, out)?),
             Format::Json => {
                 let shape = shape::Shape::utc(&schema).with_unique_names();
-                Inner::Json(shape, json::options().build(out))
+                Inner::Json(shape, json_options().build(out))
             }
             Format::Ndjson => {
                 let shape = shape::Shape::utc(&schema).with_unique_names();
-                Inner::Ndjson(shape, json::options().build(out))
+                Inner::Ndjson(shape, json_options().build(out))
             }
             Format::Parquet => {
                 let shape = shape::Shape::same(&schema).with_unique_names();

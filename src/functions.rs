@@ -1,7 +1,10 @@
 //! SQL functions.
 
 pub mod carrier;
+pub mod dates;
+pub mod dialect;
 pub mod effect;
+pub mod epoch;
 pub mod files;
 mod json;
 pub mod list_files;

@@ -70,7 +70,7 @@
 //!
 //! # The parts
 //!
-//! The layers, each of which may use only those before it: [`error`] [`id`] [`time`] [`config`],
+//! The layers, each of which may use only those before it: [`error`] [`id`] [`time`] [`config`] [`json`],
 //! then `model`, `ledger`, `functions`, `tables`, `format`, `session`, `worker`, `server`, `repl`,
 //! `engine`, `demo`, `cli`.
 //! `src/ARCHITECTURE.md` describes how data flows through them.
@@ -86,6 +86,7 @@ pub mod error;
 pub mod format;
 pub mod functions;
 pub mod id;
+pub mod json;
 pub mod ledger;
 pub mod model;
 pub mod repl;

@@ -5,6 +5,7 @@
 //! ([`effect_node`]) -> [`Reply`]. The REPL, scripts, servers and workers all call
 //! [`Session::execute`].
 
+mod as_written;
 pub mod bound_table;
 pub mod catalog;
 pub mod claim;
@@ -14,6 +15,7 @@ mod describe;
 pub mod effect_node;
 mod embedding;
 mod errors;
+mod external;
 pub mod gate;
 mod held;
 mod membership;

@@ -8,12 +8,13 @@ use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::json::writer::{EncoderOptions, NullableEncoder, make_encoder};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
+use super::json::nested_options;
+use super::spans::{Span, spans};
 use super::unwritable;
 use crate::error::Result;
 
 static SCALARS: FormatOptions<'static> = FormatOptions::new().with_display_error(true);
-static NESTED: LazyLock<EncoderOptions> =
-    LazyLock::new(|| EncoderOptions::default().with_explicit_nulls(true));
+static NESTED: LazyLock<EncoderOptions> = LazyLock::new(nested_options);
 
 /// What a cell holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +38,21 @@ struct Column<'a> {
 
 enum Text<'a> {
     Scalar(ArrayFormatter<'a>),
+    Spans(Vec<Span>),
     Json(NullableEncoder<'a>),
 }
 
+/// Who reads the cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// Spans of time are short: `2 h 05 min`.
+    Person,
+    /// Every value is whole.
+    Program,
+}
+
 impl<'a> Cells<'a> {
-    pub(super) fn try_new(batch: &'a RecordBatch) -> Result<Self> {
+    pub(super) fn try_new(batch: &'a RecordBatch, reader: Reader) -> Result<Self> {
         let schema = batch.schema_ref();
         let mut columns = Vec::with_capacity(batch.num_columns());
         for (field, array) in schema.fields().iter().zip(batch.columns()) {
@@ -51,9 +62,16 @@ impl<'a> Cells<'a> {
             } else {
                 None
             };
-            let text = match encoder {
-                Some(encoder) => Text::Json(encoder),
-                None => Text::Scalar(ArrayFormatter::try_new(array, &SCALARS).map_err(unwritable)?),
+            let spans = match reader {
+                Reader::Person => spans(array),
+                Reader::Program => None,
+            };
+            let text = match (encoder, spans) {
+                (Some(encoder), _) => Text::Json(encoder),
+                (None, Some(spans)) => Text::Spans(spans),
+                (None, None) => {
+                    Text::Scalar(ArrayFormatter::try_new(array, &SCALARS).map_err(unwritable)?)
+                }
             };
             columns.push(Column {
                 nulls: array.logical_nulls(),
@@ -81,6 +99,11 @@ impl<'a> Cells<'a> {
         match &mut column.text {
             // Writing to a String cannot fail, and the options turn errors of values into text.
             Text::Scalar(formatter) => drop(write!(out, "{}", formatter.value(row))),
+            Text::Spans(spans) => {
+                if let Some(span) = spans.get(row) {
+                    span.write(out);
+                }
+            }
             Text::Json(encoder) => {
                 self.bytes.clear();
                 encoder.encode(row, &mut self.bytes);

@@ -6,7 +6,7 @@ use std::io::Write;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
-use super::cells::{Cell, Cells};
+use super::cells::{Cell, Cells, Reader};
 use super::shape::Shape;
 use super::unwritable;
 use crate::error::Result;
@@ -37,7 +37,7 @@ impl<W: Write> CsvWriter<W> {
 
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let batch = self.shape.fit(batch)?;
-        let mut cells = Cells::try_new(&batch)?;
+        let mut cells = Cells::try_new(&batch, Reader::Program)?;
         let (mut text, mut line) = (String::new(), String::new());
         for row in 0..batch.num_rows() {
             line.clear();

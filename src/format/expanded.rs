@@ -7,7 +7,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use unicode_width::UnicodeWidthStr;
 
-use super::cells::{Cell, Cells, push_visible};
+use super::cells::{Cell, Cells, Reader, push_visible};
 use super::shape::Shape;
 use super::table::{Paint, null_text};
 use super::{Look, unwritable};
@@ -68,7 +68,7 @@ impl Expansion {
 
     pub(super) fn write(&mut self, batch: &RecordBatch, out: &mut impl Write) -> Result<()> {
         let batch = self.shape.fit(batch)?;
-        let mut cells = Cells::try_new(&batch)?;
+        let mut cells = Cells::try_new(&batch, Reader::Person)?;
         let (mut text, mut lines) = (String::new(), String::new());
         for row in 0..batch.num_rows() {
             self.rows += 1;

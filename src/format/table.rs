@@ -10,7 +10,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use nu_ansi_term::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::cells::{Cell, Cells, push_visible};
+use super::cells::{Cell, Cells, Reader, push_visible};
 use super::expanded::Expansion;
 use super::shape::{Shape, numeric};
 use super::{Look, Wide, unwritable};
@@ -136,7 +136,7 @@ impl<W: Write> TableWriter<W> {
         let mut left = MEASURED_ROWS;
         let mut text = String::new();
         for batch in &self.held {
-            let mut cells = Cells::try_new(batch)?;
+            let mut cells = Cells::try_new(batch, Reader::Person)?;
             for row in 0..batch.num_rows().min(left) {
                 for (column, width) in widths.iter_mut().enumerate() {
                     text.clear();
@@ -203,7 +203,7 @@ impl<W: Write> TableWriter<W> {
     }
 
     fn write_rows(&mut self, batch: &RecordBatch, widths: &[usize]) -> Result<()> {
-        let mut cells = Cells::try_new(batch)?;
+        let mut cells = Cells::try_new(batch, Reader::Person)?;
         let mut text = String::new();
         for row in 0..batch.num_rows() {
             let mut line = Line::default();

@@ -7,12 +7,17 @@ use std::sync::{Arc, LazyLock};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
 use datafusion::arrow::datatypes::DataType;
+use datafusion::common::DFSchema;
 use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
-    ColumnarValue, DocSection, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, Volatility,
+    ColumnarValue, DocSection, Documentation, ExprSchemable, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
 };
-use serde_json::Value;
+use datafusion::sql::sqlparser::ast::BinaryOperator;
+
+use crate::functions::dates::is_text;
+use crate::json::{Value, parse};
 
 static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
     let section = DocSection {
@@ -64,30 +69,7 @@ impl ScalarUDFImpl for JsonText {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let column = |at: usize| {
-            arrays
-                .get(at)
-                .and_then(|array| array.as_string_opt::<i32>())
-        };
-        let mut texts = StringBuilder::new();
-        if let (Some(jsons), Some(paths)) = (column(0), column(1)) {
-            for (json, path) in jsons.iter().zip(paths) {
-                texts.append_option(json.zip(path).and_then(|(json, path)| text_at(json, path)));
-            }
-        }
-        let texts: ArrayRef = Arc::new(texts.finish());
-        // Of constants DataFusion wants a constant, not a column of one row.
-        if args
-            .args
-            .iter()
-            .all(|arg| matches!(arg, ColumnarValue::Scalar(_)))
-            && texts.len() == 1
-        {
-            let value = datafusion::common::ScalarValue::try_from_array(&texts, 0)?;
-            return Ok(ColumnarValue::Scalar(value));
-        }
-        Ok(ColumnarValue::Array(texts))
+        texts(&args, text_at)
     }
 
     fn documentation(&self) -> Option<&Documentation> {
@@ -95,19 +77,134 @@ impl ScalarUDFImpl for JsonText {
     }
 }
 
+/// A text per row of two columns of texts.
+fn texts(
+    args: &ScalarFunctionArgs,
+    of: impl Fn(&str, &str) -> Option<String>,
+) -> DataFusionResult<ColumnarValue> {
+    let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+    let column = |at: usize| {
+        arrays
+            .get(at)
+            .and_then(|array| array.as_string_opt::<i32>())
+    };
+    let mut texts = StringBuilder::new();
+    if let (Some(jsons), Some(paths)) = (column(0), column(1)) {
+        for (json, path) in jsons.iter().zip(paths) {
+            texts.append_option(json.zip(path).and_then(|(json, path)| of(json, path)));
+        }
+    }
+    let texts: ArrayRef = Arc::new(texts.finish());
+    // Of constants DataFusion wants a constant, not a column of one row.
+    if args
+        .args
+        .iter()
+        .all(|arg| matches!(arg, ColumnarValue::Scalar(_)))
+        && texts.len() == 1
+    {
+        let value = datafusion::common::ScalarValue::try_from_array(&texts, 0)?;
+        return Ok(ColumnarValue::Scalar(value));
+    }
+    Ok(ColumnarValue::Array(texts))
+}
+
+/// `json -> name` and `json ->> name`: a member, or an element by its place from 0, as JSON or as
+/// text. Texts are JSON here, so the operators work on them.
+#[derive(Debug)]
+pub(super) struct Operators;
+
+impl ExprPlanner for Operators {
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> DataFusionResult<PlannerResult<RawBinaryExpr>> {
+        let given = match expr.op {
+            BinaryOperator::Arrow => Given::Json,
+            BinaryOperator::LongArrow => Given::Text,
+            _ => return Ok(PlannerResult::Original(expr)),
+        };
+        let text = is_text(&expr.left.get_type(schema)?);
+        let key = expr.right.get_type(schema)?;
+        if !text || !(is_text(&key) || key.is_integer()) {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let (json, key) = (
+            expr.left.cast_to(&DataType::Utf8, schema)?,
+            expr.right.cast_to(&DataType::Utf8, schema)?,
+        );
+        Ok(PlannerResult::Planned(member(given).call(vec![json, key])))
+    }
+}
+
+/// What an operator gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Given {
+    Json,
+    Text,
+}
+
+fn member(given: Given) -> ScalarUDF {
+    ScalarUDF::from(Member {
+        given,
+        signature: Signature::exact(vec![DataType::Utf8, DataType::Utf8], Volatility::Immutable),
+    })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Member {
+    given: Given,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Member {
+    fn name(&self) -> &str {
+        match self.given {
+            Given::Json => "json_member",
+            Given::Text => "json_member_text",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let given = self.given;
+        texts(&args, |json, key| member_of(json, key, given))
+    }
+}
+
+fn member_of(json: &str, key: &str, given: Given) -> Option<String> {
+    let value = match parse(json).ok()? {
+        Value::Object(mut members) => members.remove(key)?,
+        Value::Array(values) => values.into_iter().nth(key.parse::<usize>().ok()?)?,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => return None,
+    };
+    match (value, given) {
+        (Value::Null, Given::Text) => None,
+        (Value::Text(text), Given::Text) => Some(text),
+        (value, Given::Json | Given::Text) => Some(value.to_string()),
+    }
+}
+
 fn text_at(json: &str, path: &str) -> Option<String> {
-    let whole: Value = serde_json::from_str(json).ok()?;
+    let whole = parse(json).ok()?;
     let mut value = &whole;
     for step in path.split('.') {
         value = match value {
             Value::Object(members) => members.get(step)?,
             Value::Array(values) => values.get(step.parse::<usize>().ok()?)?,
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => return None,
         };
     }
     match value {
         Value::Null => None,
-        Value::String(text) => Some(text.clone()),
+        Value::Text(text) => Some(text.clone()),
         other => Some(other.to_string()),
     }
 }
@@ -126,6 +223,14 @@ mod tests {
         check(r#"{"a": {"b": [10, "x"]}}"#, "a.b.1", Some("x"));
         check(r#"{"a": {"b": [10, "x"]}}"#, "a.b.0", Some("10"));
         check(r#"{"a": {"b": [10, "x"]}}"#, "a.b", Some(r#"[10,"x"]"#));
+    }
+
+    #[test]
+    fn numbers_keep_their_digits() {
+        let json = r#"{"p":1.10,"n":123456789012345678901234567890,"l":[1.0,2e400]}"#;
+        check(json, "p", Some("1.10"));
+        check(json, "n", Some("123456789012345678901234567890"));
+        check(json, "l", Some("[1.0,2e400]"));
     }
 
     #[test]

@@ -54,6 +54,10 @@ pub fn install(
         .scalar_functions()
         .get_or_insert_default()
         .extend(scalars(ledger, roots));
+    builder
+        .expr_planners()
+        .get_or_insert_default()
+        .push(Arc::new(json::Operators));
     let (name, implementation) = listing(ledger, roots);
     let table = TableFunction::new(name.to_owned(), implementation);
     builder

@@ -130,7 +130,10 @@ pub(super) async fn plan(
         id: run.record.id.to_string(),
         expires_at: expires_at.0,
         sql: request.sql.clone(),
-        params: request.parameters.to_json(),
+        params: match request.parameters.to_json() {
+            json if json.is_null() => None,
+            json => Some(json.to_string()),
+        },
         row: match &request.parameters {
             Parameters::Row(row) => Some(row_text(row)?),
             Parameters::None | Parameters::Positional(_) | Parameters::Named(_) => None,

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::error::{Code, Error, Result};
 use crate::id::Token;
+use crate::json::{self, parse_bytes};
 use crate::server::allowance::Allowance;
 use crate::server::intake::{Intake, pieces, throw_away};
 use crate::server::multipart;
@@ -60,14 +61,25 @@ impl SqlRequest {
     }
 
     fn from_json(bytes: &[u8]) -> Result<Self> {
-        let request: JsonRequest = serde_json::from_slice(bytes).map_err(|error| {
+        let no_request = |detail: String| {
             bad("the body is no request in JSON")
-                .with_detail(format!("{error}."))
+                .with_detail(format!("{detail}."))
                 .with_hint("Its fields are sql, params, max_rows, timeout_ms and lock_tokens.")
-        })?;
+        };
+        let whole = parse_bytes(bytes).map_err(|error| no_request(error.to_string()))?;
+        // The values of users keep their digits; the rest is of our own types.
+        let (params, rest) = match whole {
+            json::Value::Object(mut fields) => {
+                let params = fields.remove("params").unwrap_or(json::Value::Null);
+                (params, json::Value::Object(fields))
+            }
+            other => (json::Value::Null, other),
+        };
+        let request: JsonRequest = serde_json::from_str(&rest.to_string())
+            .map_err(|error| no_request(error.to_string()))?;
         let tokens = request.lock_tokens.unwrap_or_default();
         Ok(Self {
-            parameters: Parameters::from_json(request.params)?,
+            parameters: Parameters::from_json(params)?,
             rows_max: request.max_rows,
             timeout: request.timeout_ms.map(Duration::from_millis),
             lock_tokens: tokens.into_iter().map(Token).collect(),
@@ -80,8 +92,6 @@ impl SqlRequest {
 #[serde(deny_unknown_fields)]
 struct JsonRequest {
     sql: String,
-    #[serde(default)]
-    params: serde_json::Value,
     max_rows: Option<u64>,
     timeout_ms: Option<u64>,
     lock_tokens: Option<Vec<u64>>,
@@ -191,8 +201,8 @@ pub(super) fn of_query(headers: &HeaderMap, query: &Query) -> Result<SqlRequest>
         bad("the address has no query").with_hint("Write GET /v1/sql?q=SELECT..., URL-encoded.")
     })?;
     let params = match &query.params {
-        None => serde_json::Value::Null,
-        Some(json) => serde_json::from_str(json)
+        None => json::Value::Null,
+        Some(json) => parse_bytes(json.as_bytes())
             .map_err(|error| bad("params is no JSON").with_source(error))?,
     };
     let request = SqlRequest {

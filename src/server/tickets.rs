@@ -19,6 +19,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
+use crate::json::parse;
 use crate::server::statements::expired;
 use crate::session::parameters::Parameters;
 use crate::time::Timestamp;
@@ -78,8 +79,8 @@ pub(super) struct Ticket {
     pub expires_at: i64,
     pub sql: String,
     /// The parameters as JSON.
-    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
-    pub params: serde_json::Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub params: Option<String>,
     /// The parameters as an Arrow stream of one row, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row: Option<String>,
@@ -152,7 +153,15 @@ impl Ticket {
     pub(super) fn parameters(&self) -> Result<Parameters> {
         match &self.row {
             Some(row) => row_of_text(row),
-            None => Parameters::from_json(self.params.clone()),
+            None => match &self.params {
+                Some(json) => {
+                    let value = parse(json);
+                    let sealed =
+                        |error| Error::bug("sealed parameters are no JSON").with_source(error);
+                    Parameters::from_json(value.map_err(sealed)?)
+                }
+                None => Ok(Parameters::None),
+            },
         }
     }
 
@@ -201,7 +210,7 @@ mod tests {
             id: "1".to_owned(),
             expires_at: 1000,
             sql: "SELECT 'secret'".to_owned(),
-            params: serde_json::json!([1]),
+            params: Some("[1]".to_owned()),
             row: None,
             rows_max: None,
             timeout_ms: Some(5),

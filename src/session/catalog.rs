@@ -18,13 +18,14 @@ use datafusion::execution::SessionState;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
-use datafusion::sql::parser::Statement as SyntaxTree;
 
 use crate::error::{Code, Error, Result};
 use crate::functions::files::Roots;
 use crate::ledger::Ledger;
 use crate::model::event::ObjectKind;
 use crate::model::state::{Object, State};
+use crate::session::as_written::{AsWritten, number_literals};
+use crate::session::external::external_table;
 use crate::session::parser::{self, CATALOG, SCHEMA};
 use crate::session::statement::Statement;
 use crate::tables::events::Events;
@@ -184,11 +185,13 @@ impl SnapshotSchema {
     async fn object(&self, name: &str, object: &Object) -> Result<Arc<dyn TableProvider>> {
         let statement = parser::parse(&object.sql)?.statement;
         match (object.kind, statement) {
-            (ObjectKind::View, Statement::CreateView { tree, .. }) => {
+            (ObjectKind::View, Statement::CreateView { mut tree, .. }) => {
+                number_literals(&mut tree);
                 self.planned(name, async {
                     match self.session.statement_to_plan(*tree).await? {
                         LogicalPlan::Ddl(DdlStatement::CreateView(view)) => {
-                            Ok((Arc::unwrap_or_clone(view.input), view.definition))
+                            let plan = AsWritten::apply(Arc::unwrap_or_clone(view.input))?;
+                            Ok((plan, view.definition))
                         }
                         _ => Err(unreadable(name)),
                     }
@@ -249,42 +252,6 @@ fn in_view(name: &str, error: Error) -> Error {
 
 fn unreadable(name: &str) -> Error {
     Error::bug(format!("the stored text of \"{name}\" is not what it was"))
-}
-
-/// The provider of an external table, checked against the roots.
-///
-/// # Errors
-/// `SG6001 outside-roots`; what DataFusion finds wrong with the files.
-pub async fn external_table(
-    session: &SessionState,
-    tree: SyntaxTree,
-    roots: &Roots,
-) -> Result<Arc<dyn TableProvider>> {
-    // DataFusion looks up every name in the statement, that of the table itself too, which would
-    // come back here without end. The statement refers to no other table.
-    let nameless = SessionStateBuilder::new_from_existing(session.clone())
-        .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
-        .build();
-    let plan = nameless.statement_to_plan(tree).await?;
-    let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut command)) = plan else {
-        return Err(Error::bug(
-            "CREATE EXTERNAL TABLE planned to something else",
-        ));
-    };
-    let checked = command
-        .locations
-        .iter()
-        .map(|location| roots.permit(location));
-    command.locations = checked.collect::<Result<Vec<String>>>()?;
-    let file_type = command.file_type.to_uppercase();
-    let factory = session.table_factories().get(&file_type).ok_or_else(|| {
-        Error::new(
-            Code::InvalidDefinition,
-            format!("file type \"{file_type}\" is unknown"),
-        )
-        .with_hint("Write STORED AS PARQUET, CSV, JSON or ARROW.")
-    })?;
-    Ok(factory.create(session, &command).await?)
 }
 
 #[async_trait]

@@ -16,6 +16,7 @@ use datafusion::physical_plan::collect;
 use crate::error::{Error, Result};
 use crate::functions::effect::{CLAIM_JOBS, Signature};
 use crate::id::{JobId, Slot, TableId, Token, TransformId};
+use crate::json::object_text;
 use crate::model::decide::Report;
 use crate::model::draft::Draft;
 use crate::model::event::AttemptRef;
@@ -240,10 +241,7 @@ async fn sources_of(core: &Core, claimed: &[Claimed]) -> Result<HashMap<JobId, S
         for (key, object) in keys.iter().zip(json_rows(&batch)?) {
             let one = by_key.get(key.as_str());
             let one = one.ok_or_else(|| Error::bug("a row came that was not asked for"))?;
-            found.insert(
-                one.report.job,
-                serde_json::Value::Object(object).to_string(),
-            );
+            found.insert(one.report.job, object_text(&object));
         }
     }
     Ok(found)

@@ -14,6 +14,7 @@ use datafusion::prelude::SessionConfig;
 use tokio_util::task::TaskTracker;
 
 use crate::error::Result;
+use crate::functions::dialect;
 use crate::functions::effect::{Procedures, Signature};
 use crate::functions::files::Roots;
 use crate::functions::pure;
@@ -21,6 +22,7 @@ use crate::ledger::Ledger;
 use crate::model::kept::KeptStatement;
 use crate::model::state::State;
 use crate::session::Session;
+use crate::session::as_written::analyzer_rules;
 use crate::session::catalog::Sight;
 use crate::session::effect_node::planning::install;
 use crate::session::gate::Callables;
@@ -113,8 +115,10 @@ impl Core {
             .with_config(config())
             .with_runtime_env(runtime)
             .with_default_features()
+            .with_analyzer_rules(analyzer_rules())
             .with_physical_optimizer_rule(Arc::new(YieldingJoins));
-        let base = pure::install(install(builder, &known, Vec::new()), &ledger, &roots).build();
+        let base = pure::install(install(builder, &known, Vec::new()), &ledger, &roots);
+        let base = dialect::install(base).build();
         let public_url: Arc<str> = ledger.store().url().as_str().into();
         Ok(Self {
             callables: Arc::new(Callables::of(&base)),
@@ -154,8 +158,11 @@ fn config() -> SessionConfig {
     let options = config.options_mut();
     // One text type everywhere: what is written, read back and compared is plain Utf8.
     options.sql_parser.map_string_types_to_utf8view = false;
-    // A number keeps every digit that was written.
+    // A number keeps every digit that was written. What a DOUBLE would lose by it is mended by the
+    // rules of `as_written`.
     options.sql_parser.parse_float_as_decimal = true;
+    // Rows of CSV may have line ends in quotes; splitting a file at any line end invents rows.
+    options.catalog.newlines_in_values = true;
     options.execution.parquet.schema_force_view_types = false;
     // Times are UTC, those of now() and of literals as well; no session may change it.
     options.execution.time_zone = Some("UTC".to_owned());

@@ -24,8 +24,9 @@ use crate::model::keys::KeyType;
 use crate::model::sources::{ColumnDef, TableDef};
 use crate::model::state::{Object, State};
 use crate::model::transform::{SqlOutput, TransformDef, TransformKind};
-use crate::session::catalog::{VIEWS, external_table, reserved_names, state_over};
+use crate::session::catalog::{VIEWS, reserved_names, state_over};
 use crate::session::effect_node::planning::plan_statement;
+use crate::session::external::external_table;
 use crate::session::parser::identifier;
 use crate::session::statement::{
     CreateTransform, DropKind, Existing, Missing, Output, Statement, TransformBody,

@@ -11,6 +11,7 @@ use datafusion::error::DataFusionError;
 use datafusion::object_store::Error::NotFound;
 
 use crate::error::{Code, Error, Position, nearest};
+use crate::functions::dialect::instead;
 use crate::ledger::errors::snapshot_gone;
 use crate::ledger::store::tells_of_a_gone_file;
 use crate::session::parser::syntax_error;
@@ -209,6 +210,9 @@ fn plan_error(message: &str) -> Error {
             Code::PlanError,
             format!("function \"{name}\" does not exist"),
         );
+        if let Some(hint) = instead(name) {
+            return error.with_hint(hint);
+        }
         return match rest
             .split('\'')
             .nth(1)

@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use crate::error::{Code, Error, Result};
+use crate::json;
 use crate::session::statement::Statement;
 
 mod typed;
@@ -26,9 +27,9 @@ pub enum Parameters {
     #[default]
     None,
     /// `$1` is the first.
-    Positional(Vec<serde_json::Value>),
+    Positional(Vec<json::Value>),
     /// `$name` is the value of `name`.
-    Named(serde_json::Map<String, serde_json::Value>),
+    Named(json::Object),
     /// The first row of a batch, which keeps its types; `$1` is the first column.
     Row(RecordBatch),
 }
@@ -38,27 +39,27 @@ impl Parameters {
     ///
     /// # Errors
     /// `SG4003 bad-request` for any other JSON.
-    pub fn from_json(json: serde_json::Value) -> Result<Self> {
-        match json {
-            serde_json::Value::Null => Ok(Self::None),
-            serde_json::Value::Array(values) => Ok(Self::Positional(values)),
-            serde_json::Value::Object(values) => Ok(Self::Named(values)),
-            serde_json::Value::Bool(_)
-            | serde_json::Value::Number(_)
-            | serde_json::Value::String(_) => Err(Error::new(
-                Code::BadRequest,
-                "the parameters are neither a list nor an object",
-            )
-            .with_hint("Write [\"a\", 1] for $1, $2, or {\"name\": \"a\"} for $name.")),
+    pub fn from_json(value: json::Value) -> Result<Self> {
+        match value {
+            json::Value::Null => Ok(Self::None),
+            json::Value::Array(values) => Ok(Self::Positional(values)),
+            json::Value::Object(values) => Ok(Self::Named(values)),
+            json::Value::Bool(_) | json::Value::Number(_) | json::Value::Text(_) => {
+                Err(Error::new(
+                    Code::BadRequest,
+                    "the parameters are neither a list nor an object",
+                )
+                .with_hint("Write [\"a\", 1] for $1, $2, or {\"name\": \"a\"} for $name."))
+            }
         }
     }
 
     /// The JSON of [`Parameters::from_json`]; NULL for a row of Arrow.
-    pub fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self) -> json::Value {
         match self {
-            Self::None | Self::Row(_) => serde_json::Value::Null,
-            Self::Positional(values) => serde_json::Value::Array(values.clone()),
-            Self::Named(values) => serde_json::Value::Object(values.clone()),
+            Self::None | Self::Row(_) => json::Value::Null,
+            Self::Positional(values) => json::Value::Array(values.clone()),
+            Self::Named(values) => json::Value::Object(values.clone()),
         }
     }
 
@@ -90,8 +91,7 @@ impl Parameters {
     fn as_text(&self) -> Option<String> {
         match self {
             Self::None => None,
-            Self::Positional(values) => serde_json::to_string(values).ok(),
-            Self::Named(values) => serde_json::to_string(values).ok(),
+            Self::Positional(_) | Self::Named(_) => Some(self.to_json().to_string()),
             Self::Row(batch) => {
                 let columns = batch.columns().iter();
                 let texts = columns.map(|column| Some(typed::literal(column, 0)?.to_string()));
@@ -354,17 +354,17 @@ impl VisitorMut for Binder<'_> {
 }
 
 /// The literal of a value; none for an object.
-fn literal(value: &serde_json::Value) -> Option<Expr> {
+fn literal(value: &json::Value) -> Option<Expr> {
     Some(match value {
-        serde_json::Value::Null => Expr::value(Value::Null),
-        serde_json::Value::Bool(flag) => Expr::value(Value::Boolean(*flag)),
-        serde_json::Value::Number(number) => typed::number(number.to_string()),
-        serde_json::Value::String(text) => Expr::value(Value::SingleQuotedString(text.clone())),
-        serde_json::Value::Array(items) => Expr::Array(Array {
+        json::Value::Null => Expr::value(Value::Null),
+        json::Value::Bool(flag) => Expr::value(Value::Boolean(*flag)),
+        json::Value::Number(number) => typed::number(number.clone()),
+        json::Value::Text(text) => Expr::value(Value::SingleQuotedString(text.clone())),
+        json::Value::Array(items) => Expr::Array(Array {
             elem: items.iter().map(literal).collect::<Option<_>>()?,
             named: true,
         }),
-        serde_json::Value::Object(_) => return None,
+        json::Value::Object(_) => return None,
     })
 }
 
@@ -382,6 +382,7 @@ mod tests {
     use super::*;
 
     fn bound(sql: &str, values: serde_json::Value) -> Result<(String, String)> {
+        let values = json::parse(&values.to_string()).unwrap();
         let parsed = parse(sql)?;
         let mut statement = parsed.statement;
         let text = bind(parsed.text, &mut statement, &Parameters::from_json(values)?)?;

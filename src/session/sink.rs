@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use crate::error::{Code, Error, Result};
 use crate::functions::effect::EffectFunction;
 use crate::id::{JobId, TableId, Token, Version};
+use crate::json::{Value, parse};
 use crate::ledger::Ledger;
 use crate::model::decide::{
     AcquireOptions, Completion, Decision, Failure, Force, Grant, Outcome, Report, ScheduleOptions,
@@ -27,7 +28,7 @@ use crate::model::state::State;
 use crate::session::core::Core;
 use crate::session::effect_node::action::{BoundCall, EffectForecast, EffectSink, forecast_fields};
 use crate::session::held::{Held, LockChanges};
-use crate::session::writeback::{Patch, Written, check_patch, write_patches};
+use crate::session::writeback::{Columns, Patch, Written, check_patch, write_patches};
 use crate::time::Timestamp;
 
 /// How often one effect function ended in one way.
@@ -208,12 +209,19 @@ fn patches(
             else {
                 continue;
             };
-            let columns = serde_json::from_str(json).map_err(|error| {
+            let no_object = || {
                 call.function
                     .signature()
                     .argument_error("argument \"columns\" of complete_job is no JSON object")
-                    .with_source(error)
-            })?;
+            };
+            let columns = match parse(json).map_err(|error| no_object().with_source(error))? {
+                Value::Object(columns) => Columns::Named(columns),
+                Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::Text(_)
+                | Value::Array(_) => return Err(no_object()),
+            };
             check_patch(table, &columns)?;
             if !seen.insert(report.job) {
                 return Err(call.function.signature().argument_error(format!(

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use arrow::json::writer::JsonArray;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::collect;
-use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::format::json_options;
 use crate::id::Slot;
+use crate::json::{Object, Value, parse_bytes};
 use crate::model::sources::SourceTable;
 use crate::model::state::State;
 use crate::session::catalog::{Sight, state_over};
@@ -77,19 +79,27 @@ pub async fn whole_sources(
     Ok((batch, keys))
 }
 
-/// Rows as JSON objects, NULL included: dates and times as ISO 8601 text.
+/// Rows as JSON objects, NULL included: dates and times as ISO 8601 text, numbers with all digits.
 ///
 /// # Errors
 /// A type that JSON cannot hold.
-pub fn json_rows(batch: &RecordBatch) -> Result<Vec<Map<String, Value>>> {
+pub fn json_rows(batch: &RecordBatch) -> Result<Vec<Object>> {
     if batch.num_rows() == 0 {
         return Ok(Vec::new());
     }
-    let mut writer = arrow::json::WriterBuilder::new()
-        .with_explicit_nulls(true)
-        .build::<_, arrow::json::writer::JsonArray>(Vec::new());
+    let mut writer = json_options().build::<_, JsonArray>(Vec::new());
     writer.write(batch)?;
     writer.finish()?;
-    serde_json::from_slice(&writer.into_inner())
-        .map_err(|error| Error::bug("rows are no JSON objects").with_source(error))
+    let no_rows = || Error::bug("rows are no JSON objects");
+    let rows = parse_bytes(&writer.into_inner()).map_err(|error| no_rows().with_source(error))?;
+    let Value::Array(rows) = rows else {
+        return Err(no_rows());
+    };
+    let rows = rows.into_iter().map(|row| match row {
+        Value::Object(row) => Ok(row),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::Array(_) => {
+            Err(no_rows())
+        }
+    });
+    rows.collect()
 }

@@ -3,10 +3,9 @@
 //! Invariants: memory is bounded by the line limit whatever is printed; an answer that names its
 //! source but is otherwise malformed fails that source. Called by `worker::command` only. Pure.
 
-use serde_json::{Map, Value};
-
 use crate::error::Code;
 use crate::id::JobId;
+use crate::json::{Object, Value, parse_bytes};
 
 /// A line of standard output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +73,7 @@ impl LineSplitter {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Success {
     pub(crate) status: Option<String>,
-    pub(crate) columns: Map<String, Value>,
+    pub(crate) columns: Object,
     pub(crate) output: Option<String>,
 }
 
@@ -100,20 +99,20 @@ impl Answer {
             let text: String = String::from_utf8_lossy(line).chars().take(200).collect();
             text.trim_end().to_owned()
         };
-        let Ok(value) = serde_json::from_slice::<Value>(line) else {
+        let Ok(value) = parse_bytes(line.trim_ascii()) else {
             return Err(format!("it is not JSON: {}", shown()));
         };
         let Value::Object(mut fields) = value else {
             return Err(format!("it is not a JSON object: {}", shown()));
         };
         let job_id = match fields.get("job_id") {
-            Some(Value::Number(number)) => number.as_u64().map(JobId),
-            Some(Value::String(text)) => text.parse().ok().map(JobId),
+            Some(Value::Number(number)) => number.parse().ok().map(JobId),
+            Some(Value::Text(text)) => text.parse().ok().map(JobId),
             Some(_) | None => None,
         };
         let source_id = match fields.remove("source_id") {
-            Some(Value::String(text)) => Some(text),
-            Some(Value::Number(number)) => Some(number.to_string()),
+            Some(Value::Text(text)) => Some(text),
+            Some(Value::Number(number)) => Some(number),
             Some(_) | None => None,
         };
         if job_id.is_none() && source_id.is_none() {
@@ -127,13 +126,13 @@ impl Answer {
     }
 }
 
-fn result_of(mut fields: Map<String, Value>) -> Result<Success, Failure> {
+fn result_of(mut fields: Object) -> Result<Success, Failure> {
     match fields.remove("error") {
         None | Some(Value::Null) => {}
         Some(error) => return Err(failure_of(error)),
     }
     let columns = match fields.remove("columns") {
-        None | Some(Value::Null) => Map::new(),
+        None | Some(Value::Null) => Object::new(),
         Some(Value::Object(columns)) => columns,
         Some(other) => return Err(malformed("columns", "an object", &other)),
     };
@@ -146,10 +145,10 @@ fn result_of(mut fields: Map<String, Value>) -> Result<Success, Failure> {
     })
 }
 
-fn text_of(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, Failure> {
+fn text_of(fields: &mut Object, name: &str) -> Result<Option<String>, Failure> {
     match fields.remove(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
+        Some(Value::Text(text)) => Ok(Some(text)),
         Some(other) => Err(malformed(name, "text", &other)),
     }
 }
@@ -157,13 +156,13 @@ fn text_of(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>
 fn failure_of(error: Value) -> Failure {
     let own = || Code::CommandFailed.as_str().to_owned();
     match error {
-        Value::String(message) => Failure {
+        Value::Text(message) => Failure {
             code: own(),
             message,
         },
         Value::Object(mut parts) => {
             let mut part = |name| match parts.remove(name) {
-                Some(Value::String(text)) if !text.is_empty() => Some(text),
+                Some(Value::Text(text)) if !text.is_empty() => Some(text),
                 Some(_) | None => None,
             };
             let code = part("code").unwrap_or_else(own);

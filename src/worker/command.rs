@@ -19,14 +19,14 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::error::{Code, Error, Result};
 use crate::id::{JobId, Token};
+use crate::json::{Object, Value, object_text};
+use crate::session::writeback::Columns;
 use crate::worker::answer::{self, Answer, Line, LineSplitter};
 use crate::worker::log::{Log, LogOf, LogSink};
 use crate::worker::process::{Event, Input, Process, Start};
@@ -49,7 +49,7 @@ pub struct Assignment {
     /// The `params` of `schedule_job`.
     pub params: Option<Value>,
     /// The source's row.
-    pub row: Map<String, Value>,
+    pub row: Object,
 }
 
 /// How it ended for one source.
@@ -60,7 +60,7 @@ pub enum Outcome {
         /// The status that it chose, or `None` for the transform's default.
         status: Option<String>,
         /// Columns to write back.
-        columns: Map<String, Value>,
+        columns: Columns,
         /// Where it says that its output is, where that differs from the given place.
         output: Option<String>,
     },
@@ -470,7 +470,7 @@ impl<'a> Run<'a> {
             self.next += 1;
             if source.progress == Progress::Waiting {
                 source.progress = Progress::Given;
-                process.feed(&question(&source.assignment)?);
+                process.feed(&question(&source.assignment));
                 return Ok(());
             }
         }
@@ -538,7 +538,7 @@ impl<'a> Run<'a> {
                             output,
                         }) => Outcome::Completed {
                             status,
-                            columns,
+                            columns: Columns::Named(columns),
                             output,
                         },
                         Err(answer::Failure { code, message }) => Outcome::Failed { code, message },
@@ -678,7 +678,7 @@ fn exit_outcome(status: ExitStatus, log: &Log) -> Outcome {
     if status.success() {
         return Outcome::Completed {
             status: None,
-            columns: Map::new(),
+            columns: Columns::Named(Object::new()),
             output: None,
         };
     }
@@ -689,29 +689,24 @@ fn exit_outcome(status: ExitStatus, log: &Log) -> Outcome {
 }
 
 /// The line of one source.
-fn question(source: &Assignment) -> Result<Vec<u8>> {
-    #[derive(Serialize)]
-    struct Question<'a> {
-        job_id: u64,
-        source_id: &'a str,
-        uri: Option<&'a str>,
-        output: &'a str,
-        attempt: u16,
-        params: Option<&'a Value>,
-        row: &'a Map<String, Value>,
-    }
-    let mut line = serde_json::to_vec(&Question {
-        job_id: source.job_id.0,
-        source_id: &source.source_id,
-        uri: source.uri.as_deref(),
-        output: &source.output,
-        attempt: source.attempt,
-        params: source.params.as_ref(),
-        row: &source.row,
-    })
-    .map_err(|cause| Error::bug("a source's row cannot be written as JSON").with_source(cause))?;
+fn question(source: &Assignment) -> Vec<u8> {
+    let text = |text: &str| Value::Text(text.to_owned());
+    let number = |number: u64| Value::Number(number.to_string());
+    let line = Object::from(
+        [
+            ("job_id", number(source.job_id.0)),
+            ("source_id", text(&source.source_id)),
+            ("uri", source.uri.as_deref().map_or(Value::Null, text)),
+            ("output", text(&source.output)),
+            ("attempt", number(source.attempt.into())),
+            ("params", source.params.clone().unwrap_or(Value::Null)),
+            ("row", Value::Object(source.row.clone())),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    let mut line = object_text(&line).into_bytes();
     line.push(b'\n');
-    Ok(line)
+    line
 }
 
 /// Replaces the placeholders of a word in one pass: a value that looks like one stays as it is.

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
 use crate::error::Result;
 use crate::id::JobId;
+use crate::json::{Object, parse};
 use crate::model::decide::{Outcome as Verdict, Report};
 use crate::model::transform::TransformDef;
 use crate::session::core::Core;
@@ -43,12 +43,7 @@ pub struct GroupJob {
 
 impl GroupJob {
     /// The job as a command gets it.
-    pub fn assignment(
-        &self,
-        uri: Option<String>,
-        output: String,
-        row: Map<String, Value>,
-    ) -> Assignment {
+    pub fn assignment(&self, uri: Option<String>, output: String, row: Object) -> Assignment {
         let params = self.params.as_deref();
         Assignment {
             job_id: self.report.job,
@@ -57,7 +52,7 @@ impl GroupJob {
             source_id: self.source_id.clone(),
             uri,
             output,
-            params: params.and_then(|json| serde_json::from_str(json).ok()),
+            params: params.and_then(|json| parse(json).ok()),
             row,
         }
     }

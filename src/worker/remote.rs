@@ -23,7 +23,6 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -32,6 +31,7 @@ use crate::client::{Client, Request};
 use crate::config::Limits;
 use crate::error::{Error, Result};
 use crate::id::{JobId, Token};
+use crate::json::{Value, parse};
 use crate::model::decide::Report;
 use crate::session::OutcomeCount;
 use crate::session::names::literal;
@@ -271,11 +271,11 @@ impl Queue for Remote {
     async fn prepare(&self, group: &Group) -> Result<Ready> {
         let mut list = Vec::with_capacity(group.jobs.len());
         for job in &group.jobs {
-            let row = serde_json::from_str(job.row.as_deref().unwrap_or_default());
+            let row = parse(job.row.as_deref().unwrap_or_default());
             let Ok(Value::Object(row)) = row else {
                 return Err(Error::bug("a claimed job came without its row"));
             };
-            let uri = row.get(URI).and_then(Value::as_str).map(str::to_owned);
+            let uri = row.get(URI).and_then(Value::as_text).map(str::to_owned);
             list.push(job.assignment(uri, String::new(), row));
         }
         let (list, failed) = self.files.fetch(list).await?;

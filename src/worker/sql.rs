@@ -19,10 +19,10 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::error::{Code, Error, Result};
+use crate::functions::dates::cast_as_written;
 use crate::id::JobId;
 use crate::ledger::run::RunWriter;
 use crate::model::sources::SourceTable;
@@ -31,9 +31,9 @@ use crate::session::catalog::state_over;
 use crate::session::core::Core;
 use crate::session::effect_node::planning::plan_statement;
 use crate::session::names::quoted;
-use crate::session::source_rows::json_rows;
 use crate::session::statement::Statement;
 use crate::session::transforms::{ERROR, INPUT, input_schema};
+use crate::session::writeback::Columns;
 use crate::session::{parser, query_tree};
 use crate::tables::source_table::{SystemColumn, user_schema};
 use crate::worker::assignments::table_of;
@@ -274,7 +274,6 @@ impl Work<'_> {
             }
         }
         let (kept, misfits) = kept_columns(result, key, user)?;
-        let rows = json_rows(&kept)?;
         let mut settled = Vec::with_capacity(part.len());
         for &index in part {
             let Some(job) = self.rows.get(index) else {
@@ -292,7 +291,7 @@ impl Work<'_> {
                         misfits.get(row).cloned().unwrap_or_default(),
                     ))
                 }
-                Some([row]) => match self.outcome(job, result, *row, rows.get(*row)).await {
+                Some([row]) => match self.outcome(job, result, *row, &kept).await {
                     Ok(outcome) => outcome,
                     Err(error) => failed(&error),
                 },
@@ -315,21 +314,25 @@ impl Work<'_> {
         job: &GroupJob,
         result: &RecordBatch,
         row: usize,
-        values: Option<&Map<String, Value>>,
+        kept: &RecordBatch,
     ) -> Result<Outcome> {
-        let mut columns = values.cloned().unwrap_or_default();
-        let text = |value: Option<Value>| match value {
-            Some(Value::String(text)) => Some(text),
-            _ => None,
+        let text = |name: &str| {
+            let column = kept.column_by_name(name)?.as_string_opt::<i32>()?;
+            (row < column.len() && column.is_valid(row)).then(|| column.value(row))
         };
-        if let Some(error) = text(columns.remove(ERROR)) {
-            let (code, message) = classify(&error);
+        let status = SystemColumn::Status.name();
+        if let Some(error) = text(ERROR) {
+            let (code, message) = classify(error);
             return Ok(Outcome::Failed {
                 code: code.to_owned(),
                 message: message.to_owned(),
             });
         }
-        let status = text(columns.remove(SystemColumn::Status.name()));
+        let fields = kept.schema_ref().fields().iter().enumerate();
+        let columns = fields.filter(|(_, field)| *field.name() != ERROR && field.name() != status);
+        let columns: Vec<usize> = columns.map(|(at, _)| at).collect();
+        let columns = Columns::Row(kept.project(&columns)?.slice(row, 1));
+        let status = text(status).map(str::to_owned);
         let output = match self.output {
             SqlOutput::None => None,
             SqlOutput::Parquet => {
@@ -378,7 +381,7 @@ fn kept_columns(
             Err(_) if name == SystemColumn::Status.name() || name == ERROR => DataType::Utf8,
             Err(_) => continue,
         };
-        let fitted = cast(column, &wanted)?;
+        let fitted = cast_as_written(column, &wanted)?;
         // A value that cannot be cast turns NULL.
         for row in 0..column.len() {
             if column.is_valid(row) && fitted.is_null(row) {

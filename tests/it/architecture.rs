@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The layers from the ground up. A file may name its own layer and those of earlier rows, and
 /// not the neighbours of its row.
 const LAYERS: &[&[&str]] = &[
-    &["error", "id", "time", "config", "telemetry"],
+    &["error", "id", "time", "config", "json", "telemetry"],
     &["chance"],
     &["model"],
     &["ledger"],

@@ -11,6 +11,7 @@ mod commands;
 mod contention;
 mod crash;
 mod embedding;
+mod external;
 mod files;
 mod flight;
 mod normalise;

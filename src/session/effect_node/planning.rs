@@ -19,6 +19,7 @@ use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement as SqlSt
 use crate::error::{Code, Error, Position, Result};
 use crate::functions::carrier::{Carrier, carrier_name};
 use crate::functions::effect::{EffectFunction, Procedures, Signature, effect_udfs};
+use crate::session::as_written::number_literals;
 use crate::session::effect_node::action::{BoundCall, EffectAction, EffectCall, EffectTarget};
 use crate::session::effect_node::constant::{constant_arguments, constant_calls};
 use crate::session::effect_node::{EffectNode, RootPlanner, StrayEffects, detached};
@@ -208,7 +209,11 @@ async fn plan_query(state: &SessionState, query: Query) -> Result<LogicalPlan> {
 ///
 /// # Errors
 /// `SG2001 unknown-object`, `SG1002 plan-error` and what the tables say.
-pub async fn plan_statement(state: &SessionState, statement: SyntaxTree) -> Result<LogicalPlan> {
+pub async fn plan_statement(
+    state: &SessionState,
+    mut statement: SyntaxTree,
+) -> Result<LogicalPlan> {
+    number_literals(&mut statement);
     state.statement_to_plan(statement).await.map_err(|error| {
         let options = &state.config_options().catalog;
         let catalog = state.catalog_list().catalog(&options.default_catalog);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
@@ -63,8 +62,7 @@ impl Remote {
                         done.push(Done {
                             report,
                             status,
-                            columns: (!columns.is_empty())
-                                .then(|| Value::Object(columns).to_string()),
+                            columns: columns.to_json()?,
                             output: at,
                         });
                         continue;
