@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::json::{Object, Value, object_text};
 use arrow::array::RecordBatch;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use reqwest::{Method, RequestBuilder, Response};
-use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
@@ -144,19 +144,17 @@ impl Client {
     /// # Errors
     /// Those of the statement; `SG7002 store-unavailable`: the server does not answer.
     pub async fn execute(&self, request: Request) -> Result<Answer> {
-        let mut statement = json!({ "sql": request.sql });
-        if !request.lock_tokens.is_empty()
-            && let Some(fields) = statement.as_object_mut()
-        {
-            let tokens = request.lock_tokens.iter().map(|token| token.0);
-            fields.insert("lock_tokens".to_owned(), tokens.collect());
+        let mut fields = Object::new();
+        fields.insert("sql".to_owned(), Value::Text(request.sql));
+        if !request.lock_tokens.is_empty() {
+            let tokens = request.lock_tokens.iter();
+            let tokens = tokens.map(|token| Value::Number(token.0.to_string()));
+            fields.insert("lock_tokens".to_owned(), Value::Array(tokens.collect()));
         }
-        if !request.parameters.is_null()
-            && let Some(fields) = statement.as_object_mut()
-        {
+        if !request.parameters.is_null() {
             fields.insert("params".to_owned(), request.parameters);
         }
-        let statement = statement.to_string();
+        let statement = object_text(&fields);
         let (content_type, body) = match request.tables.as_slice() {
             [] => ("application/json".to_owned(), statement.into_bytes()),
             tables => form(&statement, tables)?,
@@ -213,7 +211,7 @@ impl Client {
         let path = format!("/v1/statements/{statement_id}");
         let request = self.request(Method::GET, &path).timeout(CONNECT_TIMEOUT);
         let record = self.send(request).await.ok()?.bytes().await.ok()?;
-        let record: Value = serde_json::from_slice(&record).ok()?;
+        let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
         let error = record.get("error").filter(|error| error.is_object())?;
         Some(problem::error_of(error))
     }

@@ -14,9 +14,10 @@ const DEPTH_MAX: usize = 128;
 pub type Object = BTreeMap<String, Value>;
 
 /// A value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Value {
     /// `null`
+    #[default]
     Null,
     /// `true`, `false`
     Bool(bool),

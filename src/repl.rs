@@ -573,6 +573,7 @@ fn only_reads(statement: &Statement) -> bool {
         | Statement::Preview(_)
         | Statement::Explain { .. }
         | Statement::Show(_)
+        | Statement::ShowCreate(_)
         | Statement::Describe(_) => true,
         Statement::Effect(_)
         | Statement::Call(_)

@@ -21,7 +21,7 @@ use crate::functions::effect::EffectFunction;
 use crate::session::OutcomeCount;
 use crate::session::names::quoted;
 use crate::session::parser::parse;
-use crate::session::statement::{DropKind, InsertMode, Statement};
+use crate::session::statement::{DropKind, Statement};
 
 /// Rows above which a person is asked. Chosen: more than anybody lists by hand.
 pub const ASK_ABOVE_ROWS: u64 = 1_000;
@@ -59,11 +59,6 @@ pub async fn question(
                 .await
         }
         Statement::Truncate { table, .. } => stakes.all_rows("delete", &table).await,
-        Statement::Insert {
-            table,
-            mode: InsertMode::Overwrite,
-            ..
-        } => stakes.all_rows("replace", &table).await,
         Statement::Drop {
             kind: DropKind::Table,
             name,
@@ -73,10 +68,7 @@ pub async fn question(
             kind: DropKind::View | DropKind::Transform,
             ..
         }
-        | Statement::Insert {
-            mode: InsertMode::Insert | InsertMode::Replace,
-            ..
-        }
+        | Statement::Insert { .. }
         | Statement::Query(_)
         | Statement::Preview(_)
         | Statement::Call(_)
@@ -87,6 +79,7 @@ pub async fn question(
         | Statement::Explain { .. }
         | Statement::Set(_)
         | Statement::Show(_)
+        | Statement::ShowCreate(_)
         | Statement::Describe(_)
         | Statement::Copy(_)
         | Statement::Prepare(_)

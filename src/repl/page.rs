@@ -5,13 +5,13 @@
 
 use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
-use serde_json::{Value, json};
 
 use super::connection::{Connection, text};
 use super::listing;
 use crate::error::{Code, Error, Result};
 use crate::format::{Format, Look, ResultWriter};
 use crate::id::JobId;
+use crate::json::Value;
 use crate::session::names::quoted;
 use crate::session::parameters::Parameters;
 use crate::session::{Names, TableName};
@@ -73,7 +73,11 @@ pub async fn source(
         None => found(connection, &names, key).await?,
     };
     let path = format!("{table}/{key}/");
-    let given = json!({"table": table, "key": key, "path": path});
+    let given = [
+        ("table", Value::from(table.as_str())),
+        ("key", Value::from(key)),
+        ("path", Value::from(path.as_str())),
+    ];
     let mut page = format!("{table}/{key}\n");
     if let Some(row) = &row {
         let (known, nulls) = told(row)?;
@@ -139,7 +143,7 @@ async fn found(
     let gone = "SELECT source_table FROM events WHERE source_id = $key AND source_table IS NOT NULL
                 ORDER BY version DESC LIMIT 1";
     let batches = connection
-        .rows(gone, bound(gone, &json!({"key": key})))
+        .rows(gone, bound(gone, &[("key", Value::from(key))]))
         .await?;
     let table = batches.iter().find_map(|batch| text(batch, 0, 0));
     table.map(|table| (table, None)).ok_or_else(|| {
@@ -169,9 +173,9 @@ async fn row_of(
     };
     let whole = |(name, kind): &&(String, String)| name == column && kind == "Int64";
     let key = match table.columns.iter().find(whole) {
-        None => Value::String(key.to_owned()),
+        None => Value::Text(key.to_owned()),
         Some(_) => match key.parse::<i64>() {
-            Ok(number) => number.into(),
+            Ok(number) => Value::Number(number.to_string()),
             Err(_) => return Ok(None),
         },
     };
@@ -181,18 +185,19 @@ async fn row_of(
         quoted(column)
     );
     let batches = connection
-        .rows(&sql, bound(&sql, &json!({"key": key})))
+        .rows(&sql, bound(&sql, &[("key", key.clone())]))
         .await?;
     Ok(batches.into_iter().find(|batch| batch.num_rows() > 0))
 }
 
 /// Those of the values that the text names.
-fn bound(sql: &str, given: &Value) -> Parameters {
-    let values = given.as_object().into_iter().flatten();
-    let named = values.filter(|(name, _)| sql.contains(&format!("${name}")));
+fn bound(sql: &str, given: &[(&str, Value)]) -> Parameters {
+    let named = given
+        .iter()
+        .filter(|(name, _)| sql.contains(&format!("${name}")));
     Parameters::Named(
         named
-            .map(|(name, value)| (name.clone(), value.clone()))
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
             .collect(),
     )
 }
@@ -229,7 +234,10 @@ struct Asked {
 async fn asked(connection: &Connection, job: JobId, uri: &str) -> Result<Asked> {
     let sql = format!("SELECT state, attempt, transform, {uri} FROM jobs WHERE job_id = $job");
     let batches = connection
-        .rows(&sql, bound(&sql, &json!({"job": job.0})))
+        .rows(
+            &sql,
+            bound(&sql, &[("job", Value::Number(job.0.to_string()))]),
+        )
         .await?;
     let batch = batches.iter().find(|batch| batch.num_rows() > 0);
     let batch = batch.ok_or_else(|| {
@@ -272,7 +280,7 @@ pub async fn log(connection: &Connection, job: JobId) -> Result<String> {
     }
     let sql = "SELECT read_text($uri)";
     let batches = connection
-        .rows(sql, bound(sql, &json!({"uri": uri})))
+        .rows(sql, bound(sql, &[("uri", Value::Text(uri))]))
         .await?;
     let mut log = batches
         .iter()
@@ -306,12 +314,15 @@ pub async fn outputs(connection: &Connection, job: JobId) -> Result<RecordBatch>
         None => &uri,
     };
     let sql = "SELECT name, bytes, modified_at, uri FROM list_files($pattern)";
-    let given = json!({"pattern": format!("{}/**", literal_pattern(folder))});
+    let given = [(
+        "pattern",
+        Value::Text(format!("{}/**", literal_pattern(folder))),
+    )];
     let batches = connection.rows(sql, bound(sql, &given)).await?;
     let batches = match batches.iter().any(|batch| batch.num_rows() > 0) {
         true => batches,
         false => {
-            let given = json!({"pattern": literal_pattern(&uri)});
+            let given = [("pattern", Value::Text(literal_pattern(&uri)))];
             connection.rows(sql, bound(sql, &given)).await?
         }
     };
