@@ -9,10 +9,11 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
-    ColumnarValue, DocSection, Documentation, ExprSchemable, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility,
+    Between, BinaryExpr, ColumnarValue, DocSection, Documentation, Expr, ExprSchemable, Like,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
@@ -124,17 +125,49 @@ impl ExprPlanner for Operators {
             BinaryOperator::LongArrow => Given::Text,
             _ => return Ok(PlannerResult::Original(expr)),
         };
-        let text = is_text(&expr.left.get_type(schema)?);
-        let key = expr.right.get_type(schema)?;
-        if !text || !(is_text(&key) || key.is_integer()) {
+        if !is_text(&expr.left.get_type(schema)?) {
             return Ok(PlannerResult::Original(expr));
         }
-        let (json, key) = (
-            expr.left.cast_to(&DataType::Utf8, schema)?,
-            expr.right.cast_to(&DataType::Utf8, schema)?,
-        );
-        Ok(PlannerResult::Planned(member(given).call(vec![json, key])))
+        let RawBinaryExpr { op, left, right } = expr;
+        let planned = applied(&left, right.clone(), given, schema)?;
+        Ok(match planned {
+            Some(planned) => PlannerResult::Planned(planned),
+            None => PlannerResult::Original(RawBinaryExpr { op, left, right }),
+        })
     }
+}
+
+/// The member of a JSON text. The parser binds comparisons tighter than these operators, so that
+/// `json ->> 'a' = 'x'` comes with `'a' = 'x'` on the right: it is the key that they compare with.
+fn applied(
+    json: &Expr,
+    right: Expr,
+    given: Given,
+    schema: &DFSchema,
+) -> DataFusionResult<Option<Expr>> {
+    let mut right = right;
+    let key = match &mut right {
+        Expr::BinaryExpr(BinaryExpr { left, .. }) => left.as_mut(),
+        Expr::Like(Like { expr, .. })
+        | Expr::InList(InList { expr, .. })
+        | Expr::Between(Between { expr, .. })
+        | Expr::IsNull(expr)
+        | Expr::IsNotNull(expr) => expr.as_mut(),
+        key => {
+            let data_type = key.get_type(schema)?;
+            if !(is_text(&data_type) || data_type.is_integer()) {
+                return Ok(None);
+            }
+            let json = json.clone().cast_to(&DataType::Utf8, schema)?;
+            let key = key.clone().cast_to(&DataType::Utf8, schema)?;
+            return Ok(Some(member(given).call(vec![json, key])));
+        }
+    };
+    match applied(json, key.clone(), given, schema)? {
+        Some(member) => *key = member,
+        None => return Ok(None),
+    }
+    Ok(Some(right))
 }
 
 /// What an operator gives.

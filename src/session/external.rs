@@ -8,6 +8,7 @@
 //! bound. Line ends in quotes are honoured (`newlines_in_values` is on in [`core`](super::core)),
 //! so one CSV file is read by one thread.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -321,7 +322,6 @@ impl Unpacked {
 }
 
 fn unpack(packed: &[u8], packing: Packing, most: u64) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
     let mut bytes = Vec::new();
     match packing {
         Packing::Plain => bytes.extend_from_slice(packed),
