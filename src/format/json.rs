@@ -92,6 +92,11 @@ impl Encoder for Floats {
             (false, _) if value > 0.0 => "\"Infinity\"".to_owned(),
             (false, _) => "\"-Infinity\"".to_owned(),
         };
+        // As Arrow writes the columns that go without this: 1.0e300.
+        let text = match text.contains('.') {
+            true => text,
+            false => text.replacen('e', ".0e", 1),
+        };
         out.extend_from_slice(text.as_bytes());
     }
 }
