@@ -251,7 +251,7 @@ fn nested_values_are_json() {
         &[
             r#"{"list":[9223372036854775807,null],"record":{"k":"x\"y","f":0.5},"bytes":"00ff"}"#,
             r#"{"list":null,"record":{"k":null,"f":1.0e300},"bytes":null}"#,
-            r#"{"list":[],"record":{"k":null,"f":null},"bytes":""}"#,
+            r#"{"list":[],"record":{"k":null,"f":"NaN"},"bytes":""}"#,
         ],
     );
 }
