@@ -64,12 +64,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the store. Where it does not exist, it is made if the options say so; for reading only,
-    /// it must exist.
+    /// Opens the store. Where it does not exist, it is made if the options say so; for reading
+    /// only, it must exist.
     ///
     /// # Errors
-    /// `SG7001 store-url`: the address is wrong, or there is no store; `SG7002 store-unavailable`, `SG7003 store-corrupt`, `SG7004
-    /// store-too-new`.
+    /// `SG7001 store-url`: the address is wrong, or there is no store; `SG7002 store-unavailable`,
+    /// `SG7003 store-corrupt`, `SG7004 store-too-new`.
     pub async fn open(options: EngineOptions) -> Result<Self> {
         Self::open_with(options, Clock::System, Limits::default()).await
     }

@@ -266,6 +266,9 @@ impl Repl {
             }
             Command::Log(job) => {
                 let log = page::log(&self.runner.connection, job).await?;
+                if log.is_empty() {
+                    self.runner.note("the log is empty\n");
+                }
                 self.runner.show_text(&log)?;
             }
             Command::Outputs(job) => {

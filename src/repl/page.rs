@@ -378,7 +378,7 @@ mod tests {
         let page = source(&connection, None, "x'y", Look::Plain).await.unwrap();
         assert!(page.starts_with("t/x'y\n-[ row 1 ]-\n"), "{page}");
         for part in [
-            "\na              | first\n",
+            "\na           | first\n",
             "(2 columns are NULL)",
             "\nstatuses, newest first\n",
             " F      | ",

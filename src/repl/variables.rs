@@ -256,12 +256,12 @@ mod tests {
     fn names_without_a_value_say_how_to_give_one() {
         let mut variables = Variables::default();
         variables.set("batch=may".parse().unwrap());
-        let error = variables.bind("SELECT 1,\n  $bathc").unwrap_err();
+        let error = variables.bind("SELECT 1,\n  $batc").unwrap_err();
         assert_eq!(error.position(), Some(Position { line: 2, column: 3 }));
-        assert_eq!(error.message(), "parameter \"$bathc\" has no value");
+        assert_eq!(error.message(), "parameter \"$batc\" has no value");
         let hint = error.hint().unwrap();
-        assert!(hint.starts_with("Did you mean \"$batch\"? \\set bathc value"));
-        assert!(hint.contains("-v bathc=value"), "{hint}");
+        assert!(hint.starts_with("Did you mean \"$batch\"? \\set batc value"));
+        assert!(hint.contains("-v batc=value"), "{hint}");
         let hint = variables.bind("SELECT $1").unwrap_err();
         assert!(hint.hint().unwrap().contains("write $name"));
         assert!(variables.unset("nope").is_err());
