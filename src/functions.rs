@@ -8,6 +8,7 @@ pub mod epoch;
 pub mod files;
 mod json;
 pub mod list_files;
+mod now;
 mod pattern;
 pub mod pure;
 mod read;

@@ -1,4 +1,5 @@
-//! Spans of time as people read them: `3.46 s`, `2 h 05 min`. What programs read keeps the ISO form.
+//! Spans of time as people read them: `3.46 s`, `2 h 05 min`. What programs read keeps the ISO
+//! form.
 
 use std::fmt::Write;
 

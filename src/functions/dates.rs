@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, StringArray};
 use arrow::compute::cast;
-use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
+use arrow::compute::kernels::cast_utils::Parser;
 use arrow::datatypes::{DataType, Date32Type};
-use chrono::Utc;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
@@ -39,7 +38,7 @@ pub fn written_day(text: &str) -> Option<i32> {
     let (date, rest) = text.split_at_checked(after)?;
     let day = Date32Type::parse(date)?;
     let rest = rest.trim_ascii_start();
-    let whole = rest.is_empty() || offset(rest) || (clock_time(rest) && moment(text));
+    let whole = rest.is_empty() || offset(rest) || clock_time(rest);
     whole.then_some(day)
 }
 
@@ -147,15 +146,29 @@ fn offset(text: &str) -> bool {
     number(hours, 14) && number(minutes, 59)
 }
 
-/// Whether a clock time begins here, after `T` or a blank.
+/// Whether the rest is a clock time, after `T` or a blank: `02:00`, `02:00:00.5`, with an offset or
+/// without.
 fn clock_time(text: &str) -> bool {
     let text = text.strip_prefix(['T', 't']).unwrap_or(text);
-    text.starts_with(|c: char| c.is_ascii_digit())
-}
-
-/// Whether the whole is a moment as Arrow reads them.
-fn moment(text: &str) -> bool {
-    string_to_datetime(&Utc, text).is_ok()
+    let clock = |c: char| c.is_ascii_digit() || matches!(c, ':' | '.' | ',');
+    let end = text.find(|c: char| !clock(c)).unwrap_or(text.len());
+    let (time, zone) = text.split_at_checked(end).unwrap_or((text, ""));
+    let zone = zone.trim_ascii_start();
+    let mut parts = time.splitn(3, ':');
+    let number = |part: Option<&str>, most: u32| {
+        part.is_some_and(|part| {
+            (1..=2).contains(&part.len()) && part.parse::<u32>().is_ok_and(|n| n <= most)
+        })
+    };
+    let (hour, minute) = (parts.next(), parts.next());
+    let second = parts.next().is_none_or(|part| {
+        let (whole, fraction) = part.split_once(['.', ',']).unwrap_or((part, "0"));
+        let digits = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+        // A leap second is the sixty-first.
+        number(Some(whole), 60) && digits
+    });
+    let time = number(hour, 24) && number(minute, 59) && second;
+    time && (zone.is_empty() || offset(zone))
 }
 
 /// Replaces a cast of texts to dates.

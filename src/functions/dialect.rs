@@ -1,5 +1,5 @@
-//! What people of PostgreSQL and DuckDB type: other names of functions that there are, what to write
-//! instead of those that there are not, and the patterns of `to_char`. The one table of them.
+//! What people of PostgreSQL and DuckDB type: other names of functions that there are, what to
+//! write instead of those that there are not, and the patterns of `to_char`. The one table of them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,6 @@ use datafusion::execution::session_state::SessionStateBuilder;
 const OTHER_NAMES: &[(&str, &[&str])] = &[
     ("arrow_typeof", &["pg_typeof", "typeof"]),
     ("date_bin", &["time_bucket"]),
-    ("now", &["clock_timestamp", "transaction_timestamp"]),
     ("signum", &["sign"]),
     ("string_to_array", &["string_split", "str_split"]),
     ("to_char", &["strftime"]),
@@ -234,7 +233,8 @@ const PATTERNS: &[(&str, &str)] = &[
     ("YY", "%y"),
 ];
 
-/// A pattern of PostgreSQL in the signs of `to_char` here, which would print its letters; none where
+/// A pattern of PostgreSQL in the signs of `to_char` here, which would print its letters; none
+/// where
 /// it has none of them.
 pub fn time_pattern(pattern: &str) -> Option<String> {
     if pattern.contains('%') {

@@ -1,5 +1,5 @@
-//! `date_part('epoch', x)` of spans and moments with their fractions, as in PostgreSQL. DataFusion's
-//! counts whole units of an interval, and rounds those of a moment twice.
+//! `date_part('epoch', x)` of spans and moments with their fractions, as in PostgreSQL.
+//! DataFusion's counts whole units of an interval, and rounds those of a moment twice.
 
 use std::sync::Arc;
 

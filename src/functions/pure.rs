@@ -9,7 +9,7 @@ use datafusion::logical_expr::ScalarUDF;
 use crate::functions::files::Roots;
 use crate::functions::list_files::{self, ListFiles};
 use crate::functions::read::{self, Reader};
-use crate::functions::{json, translate, xpath};
+use crate::functions::{json, now, translate, xpath};
 use crate::ledger::Ledger;
 
 /// The scalar functions of ours.
@@ -26,7 +26,7 @@ pub fn scalars(ledger: &Ledger, roots: &Arc<Roots>) -> Vec<Arc<ScalarUDF>> {
     read::functions(&reader)
         .into_iter()
         .chain(xpath::functions())
-        .chain([json::function(), translate::function()])
+        .chain([json::function(), now::function(), translate::function()])
         .map(Arc::new)
         .collect()
 }

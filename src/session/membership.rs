@@ -73,8 +73,8 @@ fn rewrite(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// A plan of aggregates, windows or an order, whose conditions are columns of a projection below it:
-/// DataFusion joins what a query counts to projections and conditions only.
+/// A plan of aggregates, windows or an order, whose conditions are columns of a projection below
+/// it: DataFusion joins what a query counts to projections and conditions only.
 fn below(plan: LogicalPlan, schema: &DFSchema) -> Result<Transformed<LogicalPlan>> {
     let mut made: Vec<Expr> = Vec::new();
     let names = NamePreserver::new(&plan);

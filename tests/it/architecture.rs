@@ -170,7 +170,10 @@ fn names(line: &str, name: &str) -> bool {
             letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_')
         };
         let inner = line[..at].ends_with("::") && !name.contains(char::is_uppercase);
-        !part_of(before) && !part_of(after) && !inner && !line[..at].contains('"')
+        // A method of that name is not the crate.
+        let method = before == Some('.');
+        let apart = !part_of(before) && !part_of(after) && !inner && !method;
+        apart && !line[..at].contains('"')
     })
 }
 

@@ -462,9 +462,16 @@ async fn rows_are_put_into_a_table_in_one_commit() {
     put("table=notices", texts(&["new", "x"]), &[])
         .await
         .fails(409, Code::DuplicateKey);
-    let replaced = put("table=notices&mode=replace", texts(&["new", "b"]), &[])
+    // A row without all columns would blank the others.
+    put("table=notices&mode=replace", texts(&["new", "b"]), &[])
         .await
-        .ok();
+        .fails(400, Code::Unsupported);
+    let whole: [(&str, ArrayRef); 2] = [
+        ("id", Arc::new(LargeStringArray::from(vec!["new", "b"]))),
+        ("n", Arc::new(Int64Array::from(vec![None, None::<i64>]))),
+    ];
+    let whole = stream(&RecordBatch::try_from_iter(whole).unwrap(), None);
+    let replaced = put("table=notices&mode=replace", whole, &[]).await.ok();
     assert_eq!(replaced.json()["rows_affected"], 2);
     assert_eq!(server.value("SELECT count(*) FROM notices").await, "6");
     assert_eq!(

@@ -86,7 +86,7 @@ class Crew:
 
     def start(self):
         (self.folder / "command.sh").write_text(COMMAND)
-        self.at_the_store("-c", SETUP)
+        self.at_the_store("--create", "-c", SETUP)
         members = {
             f"server-{number}": ["serve", "--bind", f"127.0.0.1:{port}", "--workers", 1]
             for number, port in enumerate(self.ports)

@@ -69,7 +69,7 @@ def test_what_was_told_is_so_whatever_the_bucket_does(kind, stores, tmp_path):
 def at(store, *arguments, folder):
     """Runs the program on a store; returns its exit code and what it printed."""
     done = subprocess.run(
-        [BINARY, "--store", store.url, "--format", "csv", *arguments],
+        [BINARY, "--store", store.url, "--create", "--format", "csv", *arguments],
         cwd=folder,
         env=store.environment(),
         capture_output=True,
