@@ -51,6 +51,11 @@ COMMAND = 'echo "$1 $2" >> commands.log; sleep 0.02\n'
 # Errors that promise that nothing was changed: a duplicate key, a lock, a conflict, contention.
 REFUSALS = {"SG3001", "SG3003", "SG3004", "SG3005", "SG5005"}
 
+# Statements that a season has done before it ends, however slow the machine is.
+DONE_MIN = 60
+# Seconds that a season may take beyond its time to get there.
+SLOW_SECONDS = 180
+
 # Seconds until a client gives up waiting for an answer, and tries it at the other server.
 PATIENCE = 6
 # Seconds that a client goes on asking after the crew was told to end.
@@ -158,7 +163,7 @@ class Client:
     def __init__(self, crew, name, seed):
         self.crew, self.name = crew, name
         self.chance = random.Random(f"{seed}-{name}")
-        self.tags = 0
+        self.tags = self.done = 0
         self.log = open(crew.folder / f"{name}.client.log", "w", encoding="utf-8")
 
     def run(self, quiet):
@@ -179,6 +184,7 @@ class Client:
         entries = self.sent(statements)
         for entry in entries:
             self.log.write(json.dumps(entry) + "\n")
+            self.done += entry["outcome"] == "done"
         self.log.flush()
         return entries
 
@@ -351,13 +357,17 @@ class Season:
 
     def __init__(self, crew, seed):
         self.quiet = threading.Event()
-        clients = [AtServers(crew, f"client-{number}", seed) for number in range(3)]
-        clients.append(AtPrompts(crew, "prompt", seed))
+        self.clients = [AtServers(crew, f"client-{number}", seed) for number in range(3)]
+        self.clients.append(AtPrompts(crew, "prompt", seed))
         self.failures = []
         self.threads = [
             threading.Thread(target=self.guarded, args=(client,), daemon=True)
-            for client in clients
+            for client in self.clients
         ]
+
+    def done(self):
+        """How many statements were told to be done."""
+        return sum(client.done for client in self.clients)
 
     def guarded(self, client):
         try:

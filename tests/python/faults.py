@@ -94,7 +94,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """The counts of the proxy tell enough."""
 
     def serve_one(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            # Whoever sent it is gone; the store would wait for the rest of it.
+            return self.cut()
         fault, pause = self.owner.fault(self.command, self.headers)
         match fault:
             case "cut-before":

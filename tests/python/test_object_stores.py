@@ -11,8 +11,8 @@ import subprocess
 import time
 
 import pytest
-from conftest import BINARY
-from crew import Crew, Season
+from conftest import BINARY, until
+from crew import DONE_MIN, SLOW_SECONDS, Crew, Season
 from faults import FaultProxy
 from object_stores import ObjectStore, azurite, moto, s3_settings
 from plain_bucket import PlainBucket
@@ -55,6 +55,7 @@ def test_what_was_told_is_so_whatever_the_bucket_does(kind, stores, tmp_path):
     season.start()
     proxy.cruel = True
     time.sleep(SECONDS)
+    until(lambda: season.failures or season.done() >= DONE_MIN, seconds=SLOW_SECONDS)
     proxy.cruel = False
     failures = season.end(60)
     failures += [f"{name} does not end" for name in crew.dismiss()]
