@@ -68,6 +68,8 @@ pub struct Remote {
     files: Files,
     /// What is known of jobs that wait or run.
     left: AtomicU64,
+    /// Jobs that ran when it claimed last; what became of them it has to look at once more.
+    running: AtomicU64,
     /// Transforms of which some job's lease is over, although nobody has ended it: a claim does.
     overdue: Mutex<BTreeSet<String>>,
     unanswered: Mutex<Option<Claim>>,
@@ -91,6 +93,7 @@ impl Remote {
             limits: Limits::default(),
             background: TaskTracker::new(),
             left: AtomicU64::new(0),
+            running: AtomicU64::new(0),
             overdue: Mutex::default(),
             unanswered: Mutex::default(),
         }
@@ -210,6 +213,8 @@ impl Queue for Remote {
         let mut listed = self.listed(names).await?;
         let left = listed.iter().map(|one| one.waiting + one.running).sum();
         self.left.store(left, Ordering::Relaxed);
+        let running = listed.iter().map(|one| one.running).sum();
+        self.running.store(running, Ordering::Relaxed);
         let overdue = std::mem::take(&mut *self.overdue.lock());
         listed.retain(|one| one.waiting > 0 || overdue.contains(&one.name));
         let first = usize::try_from(turn).unwrap_or(0) % listed.len().max(1);
@@ -261,7 +266,10 @@ impl Queue for Remote {
                 first = Some(first.map_or(wait, |first: Duration| first.min(wait)));
             }
         }
-        Ok(first)
+        // Somebody ended a lease since the claim: its job is due, and would look like one that
+        // nobody can claim.
+        let ran = self.running.swap(0, Ordering::Relaxed) > 0;
+        Ok(first.or_else(|| ran.then_some(Duration::ZERO)))
     }
 
     fn left(&self, _names: &[String]) -> u64 {

@@ -51,7 +51,7 @@ VALUES = [
     ("small", "arrow_cast('5e-324', 'Float64')", 5e-324, 5e-324, "5e-324"),
     ("single", "arrow_cast(1.5, 'Float32')", 1.5, 1.5, "1.5"),
     # JSON has no word for these.
-    ("nan", "arrow_cast('NaN', 'Float64')", math.nan, None, "NaN"),
+    ("nan", "arrow_cast('NaN', 'Float64')", math.nan, "NaN", "NaN"),
     ("infinite", "arrow_cast('-inf', 'Float64')", -math.inf, None, "-inf"),
     ("text", "'it''s \"quoted\", with\n a line, \ta tab, \u00e9\u4e2d\U0001f600 and \\'",
      "it's \"quoted\", with\n a line, \ta tab, \u00e9\u4e2d\U0001f600 and \\",
