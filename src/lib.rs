@@ -71,8 +71,8 @@
 //! # The parts
 //!
 //! The layers, each of which may use only those before it: [`error`] [`id`] [`time`] [`config`]
-//! [`json`], then `model`, `ledger`, `functions`, `tables`, `format`, `session`, `worker`, `server`,
-//! `repl`, `engine`, `demo`, `cli`.
+//! [`json`], then `model`, `ledger`, `functions`, `tables`, `format`, `session`, `worker`,
+//! `server`, `repl`, `engine`, `demo`, `cli`.
 //! `src/ARCHITECTURE.md` describes how data flows through them.
 
 pub mod bench;
