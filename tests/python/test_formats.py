@@ -50,9 +50,9 @@ VALUES = [
     ("fraction", "arrow_cast('0.1', 'Float64')", 0.1, 0.1, "0.1"),
     ("small", "arrow_cast('5e-324', 'Float64')", 5e-324, 5e-324, "5e-324"),
     ("single", "arrow_cast(1.5, 'Float32')", 1.5, 1.5, "1.5"),
-    # JSON has no word for these.
+    # JSON has no numbers for these; as texts they are no NULL.
     ("nan", "arrow_cast('NaN', 'Float64')", math.nan, "NaN", "NaN"),
-    ("infinite", "arrow_cast('-inf', 'Float64')", -math.inf, None, "-inf"),
+    ("infinite", "arrow_cast('-inf', 'Float64')", -math.inf, "-Infinity", "-inf"),
     ("text", "'it''s \"quoted\", with\n a line, \ta tab, \u00e9\u4e2d\U0001f600 and \\'",
      "it's \"quoted\", with\n a line, \ta tab, \u00e9\u4e2d\U0001f600 and \\",
      "it's \"quoted\", with\n a line, \ta tab, \u00e9\u4e2d\U0001f600 and \\",
