@@ -1,6 +1,7 @@
 //! SQL functions.
 
 pub mod carrier;
+mod constant;
 pub mod dates;
 pub mod dialect;
 pub mod effect;

@@ -85,6 +85,9 @@ pub use replay::{Repetition, TakenBack};
 pub use script::{ScriptStatement, split_statements};
 pub use sink::OutcomeCount;
 pub use statement::{StatementKind, kind_of};
+pub use syntax::query_tree;
+
+use errors::timed_out;
 
 /// What comes with a statement beside its text.
 #[derive(Debug, Clone, Default)]
@@ -583,9 +586,19 @@ impl Session {
         let state = self.over(&running.state, &running.tables);
         let plan = self.plan_inner(&running, &state, statement).await?;
         let plan = plan.ok_or_else(|| Error::bug("a write has no plan"))?;
-        let mut reply = self
-            .whole(running, &state, &plan, StatementKind::Dml)
-            .await?;
+        self.written(running, &state, &plan, StatementKind::Dml)
+            .await
+    }
+
+    /// Runs the plan of a write, whose count is no row of the answer.
+    async fn written(
+        &self,
+        running: Running,
+        state: &SessionState,
+        plan: &LogicalPlan,
+        kind: StatementKind,
+    ) -> Result<Reply> {
+        let mut reply = self.whole(running, state, plan, kind).await?;
         reply.schema = no_columns();
         reply.batches = stream_of(no_columns(), Vec::new());
         Ok(reply)
@@ -721,12 +734,6 @@ impl Session {
     }
 }
 
-/// A query as DataFusion plans it.
-pub fn query_tree(query: Query) -> SyntaxTree {
-    let statement = datafusion::sql::sqlparser::ast::Statement::Query(Box::new(query));
-    SyntaxTree::Statement(Box::new(statement))
-}
-
 /// Whether a statement watches its time itself, or is as long as the work that it was given, as
 /// a procedure that runs jobs is.
 fn bounds_itself(statement: &Statement) -> bool {
@@ -737,15 +744,6 @@ fn bounds_itself(statement: &Statement) -> bool {
         }
         _ => false,
     }
-}
-
-fn timed_out(limit: Duration) -> Error {
-    Error::new(
-        Code::Timeout,
-        format!("the statement ran longer than {} s", limit.as_secs_f64()),
-    )
-    .with_detail("The limit is the setting statement_timeout, or less where the request says so.")
-    .with_hint("Narrow it with WHERE; where it has effects, look it up in table statements.")
 }
 
 /// What CHECKPOINT answers.

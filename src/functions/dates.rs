@@ -11,13 +11,13 @@ use arrow::array::{Array, ArrayRef, AsArray, Date32Array, StringArray};
 use arrow::compute::cast;
 use arrow::compute::kernels::cast_utils::Parser;
 use arrow::datatypes::{DataType, Date32Type};
-use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
 use crate::error::{Code, Error, Result};
+use crate::functions::constant::{answer, constant};
 
 /// What becomes of a text that is no date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -207,19 +207,12 @@ impl ScalarUDFImpl for WrittenDate {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        match args.args.first() {
-            Some(ColumnarValue::Array(texts)) => Ok(ColumnarValue::Array(text_dates(
-                texts,
-                &self.to,
-                self.misfit,
-            )?)),
-            Some(ColumnarValue::Scalar(text)) => {
-                let dates = text_dates(&text.to_array()?, &self.to, self.misfit)?;
-                let date = ScalarValue::try_from_array(&dates, 0)?;
-                Ok(ColumnarValue::Scalar(date))
-            }
-            None => Err(Error::bug("a date of no text").into()),
-        }
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let texts = arrays
+            .first()
+            .ok_or_else(|| Error::bug("a date of no text"))?;
+        let dates = text_dates(texts, &self.to, self.misfit)?;
+        answer(constant(&args.args), dates)
     }
 }
 

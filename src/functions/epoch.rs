@@ -13,6 +13,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::Result;
+use crate::functions::constant::{answer, constant};
 
 /// Seconds of a year of 365.25 days, of a month of 30 days and of a day, as PostgreSQL counts them.
 const YEAR: f64 = 31_557_600.0;
@@ -81,18 +82,11 @@ impl ScalarUDFImpl for Epoch {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        let constant = args
-            .args
-            .iter()
-            .all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let Some(spans) = arrays.first() else {
             return Ok(ColumnarValue::Scalar(ScalarValue::Float64(None)));
         };
         let seconds = seconds(spans)?;
-        Ok(match constant {
-            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&seconds, 0)?),
-            false => ColumnarValue::Array(seconds),
-        })
+        answer(constant(&args.args), seconds)
     }
 }

@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use crate::functions::constant::{answer, constant};
 use crate::functions::dates::is_text;
 use crate::json::{Value, parse};
 
@@ -96,17 +97,7 @@ fn texts(
         }
     }
     let texts: ArrayRef = Arc::new(texts.finish());
-    // Of constants DataFusion wants a constant, not a column of one row.
-    if args
-        .args
-        .iter()
-        .all(|arg| matches!(arg, ColumnarValue::Scalar(_)))
-        && texts.len() == 1
-    {
-        let value = datafusion::common::ScalarValue::try_from_array(&texts, 0)?;
-        return Ok(ColumnarValue::Scalar(value));
-    }
-    Ok(ColumnarValue::Array(texts))
+    answer(constant(&args.args) && texts.len() == 1, texts)
 }
 
 /// `json -> name` and `json ->> name`: a member, or an element by its place from 0, as JSON or as

@@ -18,6 +18,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::{Code, Error, Result};
+use crate::functions::constant::{answer, constant};
 use crate::functions::xml;
 
 /// The section of the generated reference.
@@ -100,21 +101,15 @@ impl ScalarUDFImpl for XmlFunction {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        let constant = args
-            .args
-            .iter()
-            .all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let rows = if constant { 1 } else { args.number_rows };
+        let constants = constant(&args.args);
+        let rows = if constants { 1 } else { args.number_rows };
         let columns = args
             .args
             .into_iter()
             .map(Column::try_new)
             .collect::<Result<Vec<_>>>()?;
         let found = self.read(&columns, rows)?;
-        if constant {
-            return Ok(ScalarValue::try_from_array(&found, 0)?.into());
-        }
-        Ok(ColumnarValue::Array(found))
+        answer(constants, found)
     }
 
     fn documentation(&self) -> Option<&Documentation> {

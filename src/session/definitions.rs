@@ -7,7 +7,6 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::common::Constraint;
 use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan};
-use datafusion::physical_plan::collect;
 use datafusion::sql::parser::Statement as SyntaxTree;
 use datafusion::sql::sqlparser::ast::{
     CreateTable as SqlCreateTable, Expr as SqlExpr, Statement as SqlStatement, TableConstraint,
@@ -89,10 +88,9 @@ impl Session {
                 let tree = match *tree {
                     SyntaxTree::Statement(statement) => match *statement {
                         SqlStatement::CreateTable(create) if create.query.is_some() => {
-                            let rows = self
-                                .create_table_as(&running, &table, existing, create)
-                                .await?;
-                            return self.created(running, Vec::new(), Some(rows));
+                            return self
+                                .create_table_as(running, &table, existing, create)
+                                .await;
                         }
                         other => SyntaxTree::Statement(Box::new(other)),
                     },
@@ -266,21 +264,18 @@ impl Session {
     }
 
     /// `CREATE TABLE ... AS SELECT`: the table and its rows are one commit.
-    ///
-    /// # Returns
-    /// How many rows it got.
     async fn create_table_as(
         &self,
-        running: &Running,
+        running: Running,
         name: &str,
         existing: Existing,
         mut create: SqlCreateTable,
-    ) -> Result<u64> {
+    ) -> Result<Reply> {
         let Some(query) = create.query.take() else {
             return Err(Error::bug("CREATE TABLE AS without a query"));
         };
         if existing == Existing::Keep && running.state.name_in_use(name).is_some() {
-            return Ok(0);
+            return self.created(running, Vec::new(), Some(0));
         }
         let session = |extra| self.over_with(&running.state, &running.tables, extra);
         let def = if create.columns.is_empty() {
@@ -290,15 +285,13 @@ impl Session {
             definition_of(name, &fields, keys.as_deref(), &running.text.sql)?
         } else {
             let tree = SyntaxTree::Statement(Box::new(SqlStatement::CreateTable(create)));
-            self.table_def(running, name, tree).await?
+            self.table_def(&running, name, tree).await?
         };
-        let target = self.write_target(running);
+        let target = self.write_target(&running);
         let plan = plan_create(&session, name, def, *query, target).await?;
         let state = session(Vec::new());
-        let physical = state.create_physical_plan(&plan).await?;
-        collect(physical, state.task_ctx()).await?;
-        let done = running.done.lock().ok().and_then(|done| done.clone());
-        Ok(done.and_then(|done| done.rows_affected).unwrap_or(0))
+        self.written(running, &state, &plan, StatementKind::Ddl)
+            .await
     }
 
     /// Plans a view as if it was there already, so that a circle is found before it is made.

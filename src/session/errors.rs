@@ -4,6 +4,7 @@
 //! sorted by what the user does next, with the position where DataFusion knows it.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::{SchemaError, Span};
@@ -284,6 +285,16 @@ fn tidy(message: &str) -> String {
         Some(first) => std::iter::once(first).chain(letters).collect(),
         None => "the query failed".to_owned(),
     }
+}
+
+/// The error of a statement that came to its limit.
+pub(super) fn timed_out(limit: Duration) -> Error {
+    Error::new(
+        Code::Timeout,
+        format!("the statement ran longer than {} s", limit.as_secs_f64()),
+    )
+    .with_detail("The limit is the setting statement_timeout, or less where the request says so.")
+    .with_hint("Narrow it with WHERE; where it has effects, look it up in table statements.")
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use datafusion::catalog::{MemTable, MemoryCatalogProviderList, TableProvider};
 use datafusion::common::DFSchema;
 use datafusion::datasource::listing::ListingTableUrl;
@@ -150,23 +151,16 @@ async fn provider(
         }
         (Format::Json, Packing::Plain) if !document => listed(session, command, files).await,
         (Format::Csv, _) => {
-            let mut unpacked = Unpacked::default();
-            let mut texts = Vec::with_capacity(files.len());
-            for file in files {
-                texts.push(unpacked.whole(file, packing).await?);
-            }
+            let texts = whole_texts(files, packing).await?;
             let (schema, batches) = csv::whole(command, files, &texts, declared)?;
             in_memory(schema, batches)
         }
         (Format::Json, _) => {
-            let mut unpacked = Unpacked::default();
-            let mut texts = Vec::with_capacity(files.len());
-            for file in files {
-                let text = unpacked.whole(file, packing).await?;
-                texts.push(match document {
-                    true => document::lines(file, &text)?,
-                    false => text,
-                });
+            let mut texts = whole_texts(files, packing).await?;
+            if document {
+                for (file, text) in files.iter().zip(&mut texts) {
+                    *text = document::lines(file, text)?;
+                }
             }
             let (schema, batches) = document::rows(files, &texts, declared)?;
             in_memory(schema, batches)
@@ -208,6 +202,29 @@ async fn listed(
         }
     }
     Err(whole)
+}
+
+/// The unpacked bytes of each file.
+async fn whole_texts(files: &[File], packing: Packing) -> Result<Vec<Vec<u8>>> {
+    let mut unpacked = Unpacked::default();
+    let mut texts = Vec::with_capacity(files.len());
+    for file in files {
+        texts.push(unpacked.whole(file, packing).await?);
+    }
+    Ok(texts)
+}
+
+/// The rows of files that were read whole; what is wrong with one names it.
+fn rows_of(
+    files: &[File],
+    texts: &[Vec<u8>],
+    read: impl Fn(&[u8]) -> Result<Vec<RecordBatch>, ArrowError>,
+) -> Result<Vec<RecordBatch>> {
+    let mut batches = Vec::new();
+    for (file, text) in files.iter().zip(texts) {
+        batches.extend(read(text).map_err(|error| file.unreadable(error))?);
+    }
+    Ok(batches)
 }
 
 fn in_memory(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Arc<dyn TableProvider>> {

@@ -2,10 +2,12 @@
 //!
 //! Names are quoted: they are what they are, in whatever case. Pure.
 
+use datafusion::sql::parser::Statement as Tree;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     CaseWhen, Expr, Function, FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart,
-    Query, Select, SelectFlavor, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
+    Query, Select, SelectFlavor, SelectItem, SetExpr, Statement, TableAlias, TableFactor,
+    TableWithJoins,
 };
 
 /// A name that is taken as it is.
@@ -127,4 +129,9 @@ pub fn query(select: Select) -> Query {
         format_clause: None,
         pipe_operators: Vec::new(),
     }
+}
+
+/// A query as DataFusion plans it.
+pub fn query_tree(query: Query) -> Tree {
+    Tree::Statement(Box::new(Statement::Query(Box::new(query))))
 }

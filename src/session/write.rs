@@ -35,10 +35,20 @@ pub use changes::Extra;
 
 use changes::Kind;
 
+/// Where the table that is written comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It is there.
+    Store,
+    /// The commit of the statement makes it.
+    Statement,
+}
+
 /// The root of a writing statement.
 #[derive(Debug)]
 pub struct WriteAction {
     kind: Kind,
+    origin: Origin,
     name: String,
     table: Arc<SourceTable>,
     schema: SchemaRef,
@@ -82,10 +92,10 @@ pub async fn plan_write(
         Kind::Put(WriteMode::Replace) => "replace into",
         Kind::Update => "update",
         Kind::Delete => "delete from",
-        Kind::Create => return Err(Error::bug("a write that makes its table")),
     };
     let action = WriteAction {
         kind,
+        origin: Origin::Store,
         name: format!("{name} {}", table.name),
         schema: user_schema(&table.def)?,
         table,
@@ -109,7 +119,8 @@ pub async fn plan_create(
     let table = Arc::new(SourceTable::new(TableId(0), name, def));
     let input = changes::new_table(&session(Vec::new()), &table, query).await?;
     let action = WriteAction {
-        kind: Kind::Create,
+        kind: Kind::Put(WriteMode::Insert),
+        origin: Origin::Statement,
         name: format!("create table {name}"),
         schema: user_schema(&table.def)?,
         table,
@@ -169,13 +180,11 @@ impl WriteAction {
         input: &mut SendableRecordBatchStream,
     ) -> Result<(Collected, Option<RunFile>)> {
         let key = match self.kind {
-            Kind::Put(_) | Kind::Create | Kind::Update => {
-                self.schema.index_of(&self.table.def.key)?
-            }
+            Kind::Put(_) | Kind::Update => self.schema.index_of(&self.table.def.key)?,
             Kind::Delete => 0,
         };
         let users = match self.kind {
-            Kind::Put(_) | Kind::Create | Kind::Update => self.schema.fields().len(),
+            Kind::Put(_) | Kind::Update => self.schema.fields().len(),
             Kind::Delete => 1,
         };
         let mut writer: Option<RunWriter> = None;
@@ -208,7 +217,7 @@ impl WriteAction {
             }
             collected.keys.push(keys);
             let mut system = batch.columns().iter().skip(users);
-            if let Kind::Put(_) | Kind::Create = self.kind
+            if let Kind::Put(_) = self.kind
                 && let Some(statuses) = system.next()
             {
                 let statuses = arrow::compute::cast(statuses, &DataType::Utf8)?;
@@ -248,7 +257,7 @@ impl WriteAction {
 
     async fn commit(&self, rows: Collected, run: Option<RunFile>) -> Result<u64> {
         let run = run.map(new_run);
-        let (kind, table) = (self.kind, Arc::clone(&self.table));
+        let (kind, origin, table) = (self.kind, self.origin, Arc::clone(&self.table));
         let text = self.target.text.clone();
         check_once(kind, &table, &rows)?;
         // A commit may be decided several times; the last time counts.
@@ -258,9 +267,11 @@ impl WriteAction {
             .target
             .ledger
             .commit(self.target.text.author.clone(), move |draft| {
-                match kind {
-                    Kind::Create => draft.create_table(&table.name, &table.def, IfExists::Fail)?,
-                    Kind::Put(_) | Kind::Update | Kind::Delete => draft.require_table(&table)?,
+                match origin {
+                    Origin::Statement => {
+                        draft.create_table(&table.name, &table.def, IfExists::Fail)?;
+                    }
+                    Origin::Store => draft.require_table(&table)?,
                 }
                 let affected = match (kind, &run) {
                     (Kind::Put(mode), Some(run)) => {
@@ -274,11 +285,7 @@ impl WriteAction {
                         draft.delete_rows(&table.name, &changed(&table, &rows)?)?;
                         rows.rows as u64
                     }
-                    (Kind::Create, Some(run)) => {
-                        let rows = put_rows(&table, &rows);
-                        draft.write_rows(&table.name, run, WriteMode::Insert, rows)?
-                    }
-                    (Kind::Put(_) | Kind::Create | Kind::Update, None) => 0,
+                    (Kind::Put(_) | Kind::Update, None) => 0,
                 };
                 counted.store(affected, Ordering::Relaxed);
                 let summary = format!("{{\"rows\":{affected}}}");
@@ -364,9 +371,7 @@ fn changed(table: &SourceTable, rows: &Collected) -> Result<Vec<ChangedRow>> {
 fn check_once(kind: Kind, table: &SourceTable, rows: &Collected) -> Result<()> {
     match kind {
         // A second row of a key is refused, kept away or the last one, as the mode says.
-        Kind::Create | Kind::Put(WriteMode::Insert | WriteMode::Keep | WriteMode::Replace) => {
-            return Ok(());
-        }
+        Kind::Put(WriteMode::Insert | WriteMode::Keep | WriteMode::Replace) => return Ok(()),
         Kind::Put(WriteMode::Upsert) | Kind::Update | Kind::Delete => {}
     }
     let mut slots = vec![false; table.keys.len() as usize];
@@ -411,7 +416,7 @@ impl RootAction for WriteAction {
         _context: Arc<TaskContext>,
     ) -> Result<Vec<RecordBatch>> {
         let (rows, run) = self.collect(&mut input).await?;
-        let count = if rows.rows == 0 && self.kind != Kind::Create {
+        let count = if rows.rows == 0 && self.origin == Origin::Store {
             self.finish(self.target.ledger.seen().version, 0);
             0
         } else {

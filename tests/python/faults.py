@@ -6,12 +6,13 @@ of its own to the store.
 
 import collections
 import http.client
-import http.server
 import random
 import socket
 import struct
 import threading
 import time
+
+from serving import Handler, Listener, Served
 
 # What may happen to a request, and how often of a thousand. Chosen: a statement of a few requests
 # meets a fault every other time, and the clients still get somewhere.
@@ -40,7 +41,7 @@ ERROR = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>made by a test</Me
 OF_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
-class FaultProxy:
+class FaultProxy(Served):
     """Listens on a port of its own from the beginning, and makes faults while it is `cruel`."""
 
     def __init__(self, upstream, seed):
@@ -49,21 +50,7 @@ class FaultProxy:
         self.counts = collections.Counter()
         self.chance = random.Random(seed)
         self.lock = threading.Lock()
-        proxy = self
-
-        class Handler(_Handler):
-            owner = proxy
-
-        class Listener(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256
-
-            def handle_error(self, request, client_address):
-                """A client that was killed leaves broken connections; that is no news."""
-
-        self.listener = Listener(("127.0.0.1", 0), Handler)
-        self.port = self.listener.server_address[1]
-        threading.Thread(target=self.listener.serve_forever, daemon=True).start()
+        self.listen(_Handler, _Listener)
 
     def fault(self, method, headers):
         """The fault that this request meets, or None; and how long things take, in seconds."""
@@ -81,18 +68,15 @@ class FaultProxy:
                     return name, pause
             return None, 0
 
-    def stop(self):
-        self.listener.shutdown()
-        self.listener.server_close()
+
+class _Listener(Listener):
+    request_queue_size = 256
+
+    def handle_error(self, request, client_address):
+        """A client that was killed leaves broken connections; that is no news."""
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    owner = None
-
-    def log_message(self, *_):
-        """The counts of the proxy tell enough."""
-
+class _Handler(Handler):
     def serve_one(self):
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)

@@ -1,29 +1,22 @@
 """A bucket in memory that speaks as much of S3 as a store needs, with or without put-if-absent."""
 
-import http.server
 import re
 import threading
 import urllib.parse
 from email.utils import formatdate, parsedate_to_datetime
 from xml.sax.saxutils import escape, unescape
 
+from serving import Handler, Served
 
-class PlainBucket:
+
+class PlainBucket(Served):
     """`conditions`: whether it heeds `If-None-Match: *`; many a server takes it and does not."""
 
     def __init__(self, conditions):
         self.conditions = conditions
         self.objects = {}
         self.lock = threading.Lock()
-        bucket = self
-
-        class Handler(_Handler):
-            owner = bucket
-
-        self.listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.listener.daemon_threads = True
-        self.port = self.listener.server_address[1]
-        threading.Thread(target=self.listener.serve_forever, daemon=True).start()
+        self.listen(_Handler)
 
     def put(self, name, content, if_absent):
         with self.lock:
@@ -32,18 +25,8 @@ class PlainBucket:
             self.objects[name] = (content, formatdate(usegmt=True))
             return True
 
-    def stop(self):
-        self.listener.shutdown()
-        self.listener.server_close()
 
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    owner = None
-
-    def log_message(self, *_):
-        """Nobody reads it."""
-
+class _Handler(Handler):
     def parts(self):
         """The object's name without its bucket, and the query."""
         url = urllib.parse.urlsplit(self.path)

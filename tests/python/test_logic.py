@@ -58,9 +58,9 @@ class Query:
         )
         return table, alias, column, where
 
-    def atom(self, scope, deep):
+    def atom(self, scope):
         """A condition: (ours, theirs)."""
-        kind = self.chance.randrange(9 if deep else 4)
+        kind = self.chance.randrange(9)
         if kind == 0:
             text = f"{self.column(scope)} {self.pick('=', '<>', '<', '>=')} {self.value(scope)}"
             return text, text
@@ -74,8 +74,7 @@ class Query:
         if kind == 3:
             text = f"{self.column(scope)} BETWEEN {self.value(scope)} AND {self.value(scope)}"
             return text, text
-        table, _alias, column, where = subquery = self.subquery(scope)
-        _, alias, _, _ = subquery
+        table, alias, column, where = self.subquery(scope)
         x = self.column(scope)
         if kind in (4, 5):
             text = f"{x} {self.pick('', 'NOT ')}IN (SELECT {column} FROM {table} AS {alias}{where})"
@@ -91,10 +90,10 @@ class Query:
 
     def condition(self, scope, depth):
         if depth == 0:
-            return self.atom(scope, True)
+            return self.atom(scope)
         kind = self.chance.randrange(6)
         if kind < 2:
-            return self.atom(scope, True)
+            return self.atom(scope)
         left, right = self.condition(scope, depth - 1), self.condition(scope, depth - 1)
         if kind == 2:
             return tuple(f"NOT ({one})" for one in left)
@@ -103,7 +102,7 @@ class Query:
 
     def select(self):
         table, alias = self.table()
-        scope, sources = [alias], (f"{table} AS {alias}",) * 2
+        scope, tables = [alias], f"{table} AS {alias}"
         if self.chance.random() < 0.4:
             other, name = self.table()
             scope.append(name)
@@ -112,7 +111,7 @@ class Query:
             on = f"{left} = {name}.{self.pick('x', 'g')}"
             if word == "JOIN":
                 on = self.pick(on, f"{on} OR {alias}.y IS NULL", f"{alias}.x <> {name}.x")
-            sources = (f"{sources[0]} {word} {other} AS {name} ON {on}",) * 2
+            tables = f"{tables} {word} {other} AS {name} ON {on}"
         where = self.condition(scope, 2)
         shown = ", ".join(f"{one}.id AS id{n}" for n, one in enumerate(scope))
         if self.chance.random() < 0.3:
@@ -123,7 +122,7 @@ class Query:
             shown = (shown, shown)
         return tuple(
             f"SELECT {one} FROM {tables} WHERE {condition}"
-            for one, tables, condition in zip(shown, sources, where, strict=True)
+            for one, condition in zip(shown, where, strict=True)
         )
 
     def whole(self):

@@ -187,13 +187,7 @@ impl Draft<'_> {
             let slot = slot.unwrap_or(Slot(found.keys.len()));
             let status = status.unwrap_or(INITIAL_STATUS);
             self.insertable(found, key, status)?;
-            let under = self.under(found, key);
-            let source = SourceRef {
-                table,
-                slot,
-                key,
-                under,
-            };
+            let source = self.source_ref(found, slot, key);
             self.emit(&Event::SourceInserted {
                 source,
                 row,
@@ -217,13 +211,7 @@ impl Draft<'_> {
         if let Some(status) = status {
             fits(found, status)?;
         }
-        let under = self.under(found, key);
-        let source = SourceRef {
-            table,
-            slot,
-            key,
-            under,
-        };
+        let source = self.source_ref(found, slot, key);
         self.emit(&Event::SourceUpdated { source, row })?;
         match status {
             Some(status) if changes_status => self.emit(&Event::StatusSet { source, status })?,
@@ -318,12 +306,17 @@ impl Draft<'_> {
         if source.version != row.version {
             return Err(conflict());
         }
-        Ok(SourceRef {
+        Ok(self.source_ref(now, row.slot, key))
+    }
+
+    /// A source as its event names it, with the lock under which it changes.
+    fn source_ref<'k>(&self, table: &SourceTable, slot: Slot, key: Key<'k>) -> SourceRef<'k> {
+        SourceRef {
             table: table.id,
-            slot: row.slot,
+            slot,
             key,
-            under: self.under(now, key),
-        })
+            under: self.under(table, key),
+        }
     }
 
     /// Replaces runs by one that holds their live rows, in the order of run and row.

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::CreateExternalTable;
 
 use crate::error::Result;
-use crate::session::external::{File, PREFIX_BYTES, option};
+use crate::session::external::{File, PREFIX_BYTES, option, rows_of};
 
 /// Records from which types are inferred, where no option says how many. Chosen: all of the prefix;
 /// a code with leading zeros late in a list must not become a number.
@@ -208,16 +208,12 @@ pub(super) fn whole(
             Arc::new(merged(files, schemas.collect::<Result<Vec<_>>>()?)?)
         }
     };
-    let mut batches = Vec::new();
-    for (file, text) in files.iter().zip(texts) {
-        let read = || -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
-            ReaderBuilder::new(Arc::clone(&schema))
-                .with_format(dialect.format())
-                .build(Cursor::new(text))?
-                .collect()
-        };
-        batches.extend(read().map_err(|error| file.unreadable(error))?);
-    }
+    let batches = rows_of(files, texts, |text| {
+        ReaderBuilder::new(Arc::clone(&schema))
+            .with_format(dialect.format())
+            .build(Cursor::new(text))?
+            .collect()
+    })?;
     Ok((schema, batches))
 }
 

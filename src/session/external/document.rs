@@ -10,7 +10,7 @@ use arrow::json::reader::infer_json_schema;
 
 use crate::error::Result;
 use crate::json::{Value, object_text, parse_bytes};
-use crate::session::external::File;
+use crate::session::external::{File, rows_of};
 
 /// The rows of a document, an object per line: an object is one row, an array is rows of objects.
 pub(super) fn lines(file: &File, text: &[u8]) -> Result<Vec<u8>> {
@@ -48,14 +48,10 @@ pub(super) fn rows(
             Arc::new(inferred.map_err(whose)?.0)
         }
     };
-    let mut batches = Vec::new();
-    for (file, text) in files.iter().zip(texts) {
-        let read = || -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
-            ReaderBuilder::new(Arc::clone(&schema))
-                .build(Cursor::new(text))?
-                .collect()
-        };
-        batches.extend(read().map_err(|error| file.unreadable(error))?);
-    }
+    let batches = rows_of(files, texts, |text| {
+        ReaderBuilder::new(Arc::clone(&schema))
+            .build(Cursor::new(text))?
+            .collect()
+    })?;
     Ok((schema, batches))
 }

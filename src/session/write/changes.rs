@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{Field, FieldRef};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::ViewTable;
 use datafusion::execution::SessionState;
@@ -45,8 +45,6 @@ pub(super) enum Kind {
     /// Rows by their keys: all columns of the user, `status`, and `version` where the row is there
     /// already and was read.
     Put(WriteMode),
-    /// Rows of a table that does not exist yet, as for `Put`.
-    Create,
     /// All columns of the user, and the `version` that was read.
     Update,
     /// The key, and the `version` that was read.
@@ -336,17 +334,8 @@ fn number(body: &mut SetExpr) {
 /// The user's columns of a table, and some of the system's.
 fn fields(table: &SourceTable, system: &[SystemColumn]) -> Result<Vec<FieldRef>> {
     let mut fields: Vec<FieldRef> = user_schema(&table.def)?.fields().iter().cloned().collect();
-    for column in system {
-        let data_type = match column {
-            SystemColumn::Version => DataType::Int64,
-            SystemColumn::Status
-            | SystemColumn::StatusAt
-            | SystemColumn::Locked
-            | SystemColumn::LiveJobId
-            | SystemColumn::LastJobId => DataType::Utf8,
-        };
-        fields.push(Arc::new(Field::new(column.name(), data_type, true)));
-    }
+    let field = |column: &SystemColumn| Field::new(column.name(), column.data_type(), true);
+    fields.extend(system.iter().map(|column| Arc::new(field(column))));
     Ok(fields)
 }
 

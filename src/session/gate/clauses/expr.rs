@@ -9,6 +9,33 @@ use datafusion::sql::sqlparser::ast::{
 use super::{Checked, Clauses, Place, RED_ZONE_BYTES, STACK_BYTES, absent, refused};
 use crate::session::parser::object_name;
 
+/// What a function that is called can have.
+struct Kind<'a> {
+    called: &'a str,
+    aggregate: bool,
+    window: bool,
+}
+
+impl Kind<'_> {
+    /// Refuses what aggregates alone can have.
+    fn of_aggregates(&self, there: bool, clause: &str, near: impl Place) -> Checked {
+        self.only(there && !self.aggregate, clause, near, "aggregate")
+    }
+
+    /// Refuses what windows alone can have, and aggregates as windows.
+    fn of_windows(&self, there: bool, clause: &str, near: impl Place) -> Checked {
+        self.only(there && !self.window, clause, near, "window")
+    }
+
+    fn only(&self, misplaced: bool, clause: &str, near: impl Place, kind: &str) -> Checked {
+        if misplaced {
+            let hint = format!("\"{}\" is no {kind} function; leave it out.", self.called);
+            return Err(refused(clause, near, hint));
+        }
+        Ok(())
+    }
+}
+
 impl Clauses<'_> {
     pub(super) fn exprs(&self, exprs: &[Expr]) -> Checked {
         exprs.iter().try_for_each(|expr| self.expr(expr))
@@ -309,28 +336,15 @@ impl Clauses<'_> {
             "Give all arguments in one list.",
         )?;
         let aggregate = self.callables.aggregates.contains(&called);
-        let window = aggregate || self.callables.windows.contains(&called);
-        let no_aggregate = format!("\"{called}\" is no aggregate function; leave it out.");
-        let no_window = format!("\"{called}\" is no window function; leave it out.");
-        absent(
-            filter.is_some() && !aggregate,
-            "FILTER",
-            near,
-            &no_aggregate,
-        )?;
-        absent(
-            !within_group.is_empty() && !aggregate,
-            "WITHIN GROUP",
-            near,
-            &no_aggregate,
-        )?;
-        absent(over.is_some() && !window, "OVER", near, &no_window)?;
-        absent(
-            null_treatment.is_some() && !window,
-            "NULLS",
-            near,
-            &no_window,
-        )?;
+        let kind = Kind {
+            called: &called,
+            aggregate,
+            window: aggregate || self.callables.windows.contains(&called),
+        };
+        kind.of_aggregates(filter.is_some(), "FILTER", near)?;
+        kind.of_aggregates(!within_group.is_empty(), "WITHIN GROUP", near)?;
+        kind.of_windows(over.is_some(), "OVER", near)?;
+        kind.of_windows(null_treatment.is_some(), "NULLS", near)?;
         match args {
             FunctionArguments::None => {}
             FunctionArguments::Subquery(_) => {
@@ -341,7 +355,7 @@ impl Clauses<'_> {
                 ));
             }
             FunctionArguments::List(list) => {
-                self.argument_list(list, near, aggregate, window, &called)?;
+                self.argument_list(list, near, &kind)?;
             }
         }
         self.option(filter.as_deref())?;
@@ -356,31 +370,23 @@ impl Clauses<'_> {
         &self,
         list: &FunctionArgumentList,
         near: impl Place,
-        aggregate: bool,
-        window: bool,
-        called: &str,
+        kind: &Kind<'_>,
     ) -> Checked {
         let FunctionArgumentList {
             duplicate_treatment,
             args,
             clauses,
         } = list;
-        let no_aggregate = format!("\"{called}\" is no aggregate function; leave it out.");
-        absent(
-            duplicate_treatment.is_some() && !aggregate,
-            "DISTINCT",
-            near,
-            &no_aggregate,
-        )?;
+        kind.of_aggregates(duplicate_treatment.is_some(), "DISTINCT", near)?;
         args.iter().try_for_each(|arg| self.argument(arg))?;
         for clause in clauses {
             match clause {
                 FunctionArgumentClause::OrderBy(exprs) => {
-                    absent(!aggregate, "ORDER BY", near, &no_aggregate)?;
+                    kind.of_aggregates(true, "ORDER BY", near)?;
                     self.order_by_exprs(exprs)?;
                 }
                 FunctionArgumentClause::IgnoreOrRespectNulls(_) => {
-                    absent(!window, "NULLS", near, &no_aggregate)?;
+                    kind.only(!kind.window, "NULLS", near, "aggregate")?;
                 }
                 FunctionArgumentClause::Limit(_)
                 | FunctionArgumentClause::OnOverflow(_)

@@ -13,6 +13,7 @@ use super::{Checked, Clauses, Place, RED_ZONE_BYTES, STACK_BYTES, absent, refuse
 
 const LEAVE_OUT: &str = "Leave it out; it would change nothing.";
 const DERIVED: &str = "Write it with a subquery, a join or UNION ALL.";
+const NUMBERED: &str = "Use row_number() OVER ().";
 const OWN_TABLE: &str = "Use a subquery in FROM, or a table function of the reference.";
 
 impl Clauses<'_> {
@@ -398,12 +399,7 @@ impl Clauses<'_> {
                     near,
                     "Table events has what was: every change with its version and time.",
                 )?;
-                absent(
-                    *with_ordinality,
-                    "WITH ORDINALITY",
-                    near,
-                    "Use row_number() OVER ().",
-                )?;
+                absent(*with_ordinality, "WITH ORDINALITY", near, NUMBERED)?;
                 absent(
                     !partitions.is_empty(),
                     "PARTITION",
@@ -436,12 +432,7 @@ impl Clauses<'_> {
                 with_ordinality,
                 alias,
             } => {
-                absent(
-                    *with_ordinality,
-                    "WITH ORDINALITY",
-                    near,
-                    "Use row_number() OVER ().",
-                )?;
+                absent(*with_ordinality, "WITH ORDINALITY", near, NUMBERED)?;
                 one_part(name, near)?;
                 self.alias(alias.as_ref())?;
                 self.table_arguments(args)
@@ -453,18 +444,8 @@ impl Clauses<'_> {
                 with_offset_alias: _, // Of WITH OFFSET, which is refused.
                 with_ordinality,
             } => {
-                absent(
-                    *with_offset,
-                    "WITH OFFSET",
-                    near,
-                    "Use row_number() OVER ().",
-                )?;
-                absent(
-                    *with_ordinality,
-                    "WITH ORDINALITY",
-                    near,
-                    "Use row_number() OVER ().",
-                )?;
+                absent(*with_offset, "WITH OFFSET", near, NUMBERED)?;
+                absent(*with_ordinality, "WITH ORDINALITY", near, NUMBERED)?;
                 self.alias(alias.as_ref())?;
                 self.exprs(array_exprs)
             }

@@ -5,7 +5,7 @@ use datafusion::sql::parser::CopyToStatement;
 use datafusion::sql::sqlparser::ast::{
     Assignment, AssignmentTarget, ConflictTarget, Delete, DoUpdate, FromTable, Insert, OnConflict,
     OnConflictAction, OnInsert, Set, ShowStatementFilter, ShowStatementOptions, Spanned,
-    Statement as SqlStatement, TableObject, Truncate, Update, UpdateTableFromKind,
+    Statement as SqlStatement, TableObject, Update, UpdateTableFromKind,
 };
 
 use super::{Checked, Clauses, Place, absent, anywhere, refused};
@@ -21,7 +21,8 @@ impl Clauses<'_> {
             SqlStatement::Insert(insert) => self.insert(insert),
             SqlStatement::Update(update) => self.update(update),
             SqlStatement::Delete(delete) => self.delete(delete),
-            SqlStatement::Truncate(truncate) => truncated(truncate),
+            // It is refused as a whole, with the table's name in the hint.
+            SqlStatement::Truncate(_) => Ok(()),
             SqlStatement::CreateTable(create) => self.create_table(create),
             SqlStatement::CreateView(create) => self.create_view(create),
             SqlStatement::Drop {
@@ -406,17 +407,4 @@ impl Clauses<'_> {
             CopyToSource::Relation(_) => Ok(()),
         }
     }
-}
-
-fn truncated(truncate: &Truncate) -> Checked {
-    let Truncate {
-        table_names: _, // TRUNCATE is refused as a whole, with the table's name in the hint.
-        partitions: _,
-        table: _,
-        if_exists: _,
-        identity: _,
-        cascade: _,
-        on_cluster: _,
-    } = truncate;
-    Ok(())
 }
