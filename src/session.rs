@@ -23,6 +23,7 @@ pub mod names;
 pub mod parameters;
 pub mod parser;
 pub mod progress;
+mod pushdown;
 pub mod reference;
 mod replay;
 pub mod script;

@@ -26,6 +26,7 @@ use crate::session::as_written::analyzer_rules;
 use crate::session::catalog::Sight;
 use crate::session::effect_node::planning::install;
 use crate::session::gate::Callables;
+use crate::session::pushdown::guarded_rules;
 use crate::session::sink::StatementText;
 use crate::session::yielding::YieldingJoins;
 use crate::tables::source_scan::register_store;
@@ -116,6 +117,7 @@ impl Core {
             .with_runtime_env(runtime)
             .with_default_features()
             .with_analyzer_rules(analyzer_rules())
+            .with_physical_optimizer_rules(guarded_rules())
             .with_physical_optimizer_rule(Arc::new(YieldingJoins));
         let base = pure::install(install(builder, &known, Vec::new()), &ledger, &roots);
         let base = dialect::install(base).build();
