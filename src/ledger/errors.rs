@@ -8,14 +8,16 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// A file of the store cannot be read, written, listed or deleted.
 pub(super) fn unavailable(verb: &str, path: &str, cause: impl Into<Cause>) -> Error {
+    unable(&format!("{verb} file \"{path}\""), cause)
+}
+
+/// The same for what is described.
+pub(super) fn unable(act: &str, cause: impl Into<Cause>) -> Error {
     let cause = cause.into();
-    Error::new(
-        Code::StoreUnavailable,
-        format!("the store cannot {verb} file \"{path}\""),
-    )
-    .with_detail(format!("{cause}."))
-    .with_hint("Check that the store can be reached and written, and has room; then try again.")
-    .with_source(cause)
+    Error::new(Code::StoreUnavailable, format!("the store cannot {act}"))
+        .with_detail(format!("{cause}."))
+        .with_hint("Check that the store can be reached and written, and has room; then try again.")
+        .with_source(cause)
 }
 
 /// It is not known whether a file was written.

@@ -46,7 +46,7 @@ use scanned::Scanned;
 
 pub use file::{Entry, Found, Put, PutNew, Stamp};
 pub use place::{Absent, Patience, StoreOptions, no_store};
-pub use scanned::tells_of_a_gone_file;
+pub use scanned::failed_scan;
 pub use writer::DataWriter;
 
 /// How often one request whose answer broke off is made again, within [`Patience::wait`].
@@ -262,7 +262,8 @@ impl Store {
     }
 
     /// The same for scans of a snapshot: a file that is not there has been cleaned up, and reading
-    /// it fails with SG7005 snapshot-gone.
+    /// it fails with SG7005 snapshot-gone; where the store does not answer, with SG7002
+    /// store-unavailable.
     pub fn scanned(&self) -> Arc<dyn ObjectStore> {
         Arc::new(Scanned(self.object_store()))
     }

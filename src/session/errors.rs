@@ -13,8 +13,7 @@ use datafusion::object_store::Error::NotFound;
 
 use crate::error::{Code, Error, Position, nearest};
 use crate::functions::dialect::instead;
-use crate::ledger::errors::snapshot_gone;
-use crate::ledger::store::tells_of_a_gone_file;
+use crate::ledger::store::failed_scan;
 use crate::session::parser::syntax_error;
 
 impl From<Error> for DataFusionError {
@@ -118,9 +117,8 @@ fn translate(error: DataFusionError) -> Error {
         DataFusionError::NotImplemented(message) => Error::new(Code::Unsupported, tidy(message))
             .with_hint("DataFusion cannot run this; write the query in another way."),
         // DataFusion's reader of footers keeps only the text of an error.
-        DataFusionError::ParquetError(inner) if tells_of_a_gone_file(&inner.to_string()) => {
-            snapshot_gone("of the query")
-        }
+        DataFusionError::ParquetError(inner) => failed_scan(&inner.to_string())
+            .unwrap_or_else(|| Error::new(Code::QueryFailed, tidy(&error.find_root().message()))),
         DataFusionError::ObjectStore(inner) if matches!(**inner, NotFound { .. }) => {
             Error::new(Code::FileUnreadable, "a file of the query does not exist")
                 .with_detail(inner.to_string())
@@ -177,6 +175,11 @@ fn schema_error(error: &SchemaError) -> Error {
             );
             match nearest(&field.name, names.iter().copied()) {
                 Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+                // Only what stands in double quotes keeps its case.
+                None if field.name != field.name.to_lowercase() => error.with_hint(format!(
+                    "A text stands in single quotes: '{}'.",
+                    field.name.replace('\'', "''")
+                )),
                 None if names.is_empty() => error,
                 None => error.with_hint(format!("There are: {}.", names.join(", "))),
             }
@@ -299,8 +302,15 @@ pub(super) fn timed_out(limit: Duration) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::Arc;
+
+    use bytes::Bytes;
+    use datafusion::object_store::ObjectStoreExt;
+    use datafusion::object_store::path::Path;
+    use datafusion::parquet::errors::ParquetError;
+
+    use super::*;
+    use crate::ledger::store::fault::{FaultyStore, remote};
 
     #[test]
     fn own_errors_come_back_whole_through_every_wrapping() {
@@ -337,5 +347,33 @@ mod tests {
         let names = ["notices", "jobs"];
         let error = suggest_table(unknown_table("job", std::iter::empty()), names.into_iter());
         assert_eq!(error.hint(), Some("Did you mean \"jobs\"?"));
+    }
+
+    #[tokio::test]
+    async fn scans_tell_a_silent_store_from_a_gone_and_from_a_broken_file() {
+        let objects = FaultyStore::new([]);
+        let store = remote(Arc::clone(&objects) as _);
+        let file = Path::from("tables/1.parquet");
+        let put = store.put_new(file.as_ref(), Bytes::from_static(b"bytes"));
+        put.await.unwrap();
+
+        objects.lose_reads(1);
+        let silent = store.scanned().get(&file).await.unwrap_err();
+        let gone = store.scanned().get(&Path::from("tables/2.parquet")).await;
+        let gone = gone.unwrap_err();
+        for (error, code) in [(silent, Code::StoreUnavailable), (gone, Code::SnapshotGone)] {
+            // As a reader passes it on that keeps the error, and as one that keeps its text.
+            let text = ParquetError::General(format!("cannot open: {error}"));
+            let whole = Error::from(DataFusionError::from(error));
+            assert_eq!(whole.code(), code, "{whole:?}");
+            assert!(whole.message().contains("tables/"), "{whole:?}");
+            assert_eq!(Error::from(DataFusionError::from(text)).code(), code);
+        }
+        let got = store.scanned().get(&file).await.unwrap().bytes().await;
+        assert_eq!(got.unwrap(), "bytes");
+
+        let broken = ParquetError::General("EOF: file size of 5 is less than footer".to_owned());
+        let broken = Error::from(DataFusionError::from(broken));
+        assert_eq!(broken.code(), Code::QueryFailed);
     }
 }

@@ -1,10 +1,11 @@
 //! Filters are pushed down by the names of columns, so they must not reach a plan in which a name
 //! stands twice.
 //!
-//! DataFusion's rule takes a filter above a join apart by index, but every other node below it finds
-//! the columns of its input by name: above `FULL JOIN a AS t1 ... a AS t2`, `t2.y < t1.g` became a
-//! filter of `t2` on its own `g`, and other rows came out. While one of those rules runs, a node
-//! that takes no filter stands above every node with such columns; the filter stays where it is.
+//! DataFusion's rule takes a filter above a join apart by index, but every other node below it
+//! finds the columns of its input by name: above `FULL JOIN a AS t1 ... a AS t2`, `t2.y < t1.g`
+//! became a filter of `t2` on its own `g`, and other rows came out. While one of those rules runs,
+//! a node that takes no filter stands above every node with such columns; the filter stays where
+//! it is.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -9,16 +9,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result,
 };
 
-use crate::ledger::errors::snapshot_gone;
+use crate::ledger::errors::{snapshot_gone, unable, unavailable};
 
-/// Reads of another store, with "not found" as `SG7005 snapshot-gone`.
+/// Reads of another store, with "not found" as `SG7005 snapshot-gone` and all else that fails as
+/// `SG7002 store-unavailable`.
 #[derive(Debug)]
 pub(super) struct Scanned(pub Arc<dyn ObjectStore>);
 
@@ -28,23 +30,35 @@ impl fmt::Display for Scanned {
     }
 }
 
-/// The name of this store in errors of object_store.
-const SCANNED: &str = "sluicegate-snapshot";
+/// The names of this store in errors of object_store, by what went wrong.
+const GONE: &str = "sluicegate-snapshot";
+const SILENT: &str = "sluicegate-store";
 
-/// Whether the text of a foreign error wraps one of a file that was cleaned up, for readers that
-/// keep no more of an error than its text.
-pub fn tells_of_a_gone_file(text: &str) -> bool {
-    text.contains(&format!("Generic {SCANNED} error"))
+/// The error of a scan that the text of a foreign error wraps, for readers that keep no more of
+/// an error than its text; `None` where the file itself is wrong.
+pub fn failed_scan(text: &str) -> Option<crate::error::Error> {
+    let tells_of = |store| text.contains(&format!("Generic {store} error"));
+    if tells_of(GONE) {
+        Some(snapshot_gone("of the query"))
+    } else if tells_of(SILENT) {
+        Some(unable("read a file of the query", text))
+    } else {
+        None
+    }
 }
 
 fn explained(location: &Path, error: Error) -> Error {
-    match error {
-        Error::NotFound { .. } => Error::Generic {
-            store: SCANNED,
-            source: Box::new(snapshot_gone(&format!("\"{location}\"")).with_source(error)),
-        },
+    let (store, ours) = match error {
+        Error::NotFound { .. } => {
+            let ours = snapshot_gone(&format!("\"{location}\""));
+            (GONE, ours.with_source(error))
+        }
         // Foreign and non-exhaustive.
-        other => other,
+        other => (SILENT, unavailable("read", location.as_ref(), other)),
+    };
+    Error::Generic {
+        store,
+        source: Box::new(ours),
     }
 }
 
@@ -69,7 +83,14 @@ impl ObjectStore for Scanned {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let got = self.0.get_opts(location, options).await;
-        got.map_err(|error| explained(location, error))
+        let mut got = got.map_err(|error| explained(location, error))?;
+        // The bytes come later, and may break off.
+        if let GetResultPayload::Stream(bytes) = got.payload {
+            let location = location.clone();
+            let bytes = bytes.map_err(move |error| explained(&location, error));
+            got.payload = GetResultPayload::Stream(bytes.boxed());
+        }
+        Ok(got)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
